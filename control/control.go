@@ -1,0 +1,166 @@
+// Package control turns decisions into transactions.
+//
+// A controller is a pure function: it looks at a snapshot and a time, and says
+// what must change. The loop that calls it is written once, here: wait for a
+// change (or the time the plan asked for), plan, apply all of it in one
+// transaction. The transaction fails if anything the plan replaces has changed
+// since the snapshot; then the plan is made anew. So a plan never acts on a
+// world that is gone, and two servers that plan at once cannot both win.
+//
+// Controllers live in the folders below, one decision each. They must never
+// read a clock, wait, or talk to anything.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/berth-run/berth/store"
+)
+
+// Input is what a plan may know.
+type Input struct {
+	Read store.Reader
+	// Changed since the last plan that was applied. Not to be looked at if All is set.
+	Changed store.Changes
+	// All: plan for everything. So it is at the first plan, and when a Wake has come.
+	All bool
+	Now time.Time
+	// NewID gives the plan random ids: 32 hex digits.
+	NewID func() string
+}
+
+// Plan says what must change.
+type Plan struct {
+	Changes []Change
+	// Wake asks for another plan at that time if nothing happens before; zero: only changes matter.
+	Wake time.Time
+}
+
+// Put adds a change: old, as it was in the snapshot (nil: absent), becomes next.
+func Put[T any](p *Plan, t *store.Table[T], key string, old, next *T) {
+	p.Changes = append(p.Changes, put[T]{t, key, old, next})
+}
+
+// Delete adds the removal of old.
+func Delete[T any](p *Plan, t *store.Table[T], key string, old *T) {
+	p.Changes = append(p.Changes, put[T]{t, key, old, nil})
+}
+
+// WakeAt asks for a plan at t, or at an earlier time already asked for.
+func (p *Plan) WakeAt(t time.Time) {
+	if p.Wake.IsZero() || t.Before(p.Wake) {
+		p.Wake = t
+	}
+}
+
+// Change is one row that is put or deleted.
+type Change interface{ apply(*store.Tx) error }
+
+type put[T any] struct {
+	t         *store.Table[T]
+	key       string
+	old, next *T
+}
+
+// errStale: a row is no longer what the plan saw.
+var errStale = errors.New("stale plan")
+
+func (c put[T]) apply(tx *store.Tx) error {
+	// Objects are immutable, so the same pointer is the same revision.
+	if have, _ := c.t.Get(tx, c.key); have != c.old {
+		return errStale
+	}
+	if c.next == nil {
+		c.t.Delete(tx, c.key)
+	} else {
+		c.t.Put(tx, c.next)
+	}
+	return nil
+}
+
+// Apply does the plan in one transaction. It reports false, and does nothing,
+// when the plan is stale.
+func Apply(ctx context.Context, db *store.DB, p Plan) (bool, error) {
+	if len(p.Changes) == 0 {
+		return true, nil
+	}
+	err := db.Update(ctx, func(tx *store.Tx) error {
+		for _, c := range p.Changes {
+			if err := c.apply(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errStale) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Controller is one decision.
+type Controller struct {
+	Name string
+	// Reads are the tables whose changes make a new plan necessary.
+	Reads []store.AnyTable
+	Plan  func(Input) Plan
+}
+
+// Clock is the time and the randomness of a loop; tests bring their own.
+type Clock struct {
+	Now   func() time.Time
+	NewID func() string
+}
+
+// Run plans and applies until ctx ends. An error of the store that is not
+// ctx's ends it: the caller decides whether to begin again.
+func Run(ctx context.Context, db *store.DB, c Controller, clock Clock, log *slog.Logger) error {
+	log = log.With("controller", c.Name)
+	w := db.Watch(c.Reads...)
+	defer w.Close()
+	var wake time.Time
+	for {
+		wait, cancel := ctx, context.CancelFunc(func() {})
+		if !wake.IsZero() {
+			wait, cancel = context.WithTimeout(ctx, max(wake.Sub(clock.Now()), time.Millisecond))
+		}
+		snap, changed, err := w.Next(wait)
+		cancel()
+		all := changed.All
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded):
+			snap, all = db.Snapshot(), true
+		case err != nil:
+			return fmt.Errorf("watch for %s: %w", c.Name, err)
+		}
+		for {
+			p := c.Plan(Input{Read: snap, Changed: changed, All: all, Now: clock.Now(), NewID: clock.NewID})
+			ok, err := Apply(ctx, db, p)
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case errors.Is(err, store.ErrNoSpace), errors.Is(err, store.ErrTooLarge):
+				// The next change or wake tries again; what is running is not touched.
+				log.Error("plan not applied", "err", err)
+			case err != nil:
+				return fmt.Errorf("apply plan of %s: %w", c.Name, err)
+			case !ok:
+				// Somebody was faster. What changed then is in the watch too, so planning the
+				// same keys on a newer snapshot loses nothing.
+				snap = db.Snapshot()
+				continue
+			}
+			if len(p.Changes) > 0 {
+				log.Debug("applied", "changes", len(p.Changes))
+			}
+			wake = p.Wake
+			break
+		}
+	}
+}

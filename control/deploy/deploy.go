@@ -1,0 +1,410 @@
+// Package deploy keeps services at their desired count and rolls their
+// deployments: which tasks of a service start, which stop, and when a
+// deployment is complete, failed or rolled back (facts: services).
+//
+// It is the only writer of a service's deployments once the service exists,
+// and of tasks that belong to services until they are placed. It never
+// chooses a machine.
+package deploy
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/berth-run/berth/control"
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
+)
+
+// Settings are what AWS fixes and a developer may want otherwise.
+type Settings struct {
+	// HealthyAfter is how long a task without a health check must have been
+	// RUNNING before it counts as healthy. AWS waits 40 s.
+	HealthyAfter time.Duration
+}
+
+// Controller makes the deploy controller.
+func Controller(s Settings) control.Controller {
+	return control.Controller{
+		Name:  "deploy",
+		Reads: []store.AnyTable{state.Services, state.Tasks},
+		Plan:  func(in control.Input) control.Plan { return Plan(in, s) },
+	}
+}
+
+// Plan plans every service that changed, or whose tasks did.
+func Plan(in control.Input, set Settings) (p control.Plan) {
+	region, ok := state.Regions.Get(in.Read, state.RegionKey)
+	if !ok {
+		return p
+	}
+	for arn := range services(in) {
+		svc, ok := state.Services.Get(in.Read, arn)
+		if !ok || svc.Status == "INACTIVE" {
+			continue
+		}
+		r := &rollout{in: in, set: set, region: region, old: svc, svc: svc.Clone()}
+		r.plan()
+		r.write(&p)
+	}
+	if !in.All {
+		// A wake asked for by a service that this plan did not look at must not be lost.
+		for s := range state.Services.All(in.Read) {
+			if !s.Wake.IsZero() {
+				p.WakeAt(s.Wake)
+			}
+		}
+	}
+	return p
+}
+
+func services(in control.Input) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		if in.All {
+			for s := range state.Services.All(in.Read) {
+				if !yield(s.ARN) {
+					return
+				}
+			}
+			return
+		}
+		seen := map[string]bool{}
+		for _, k := range in.Changed.Keys(state.Services) {
+			seen[k] = true
+			if !yield(k) {
+				return
+			}
+		}
+		for _, k := range in.Changed.Keys(state.Tasks) {
+			t, ok := state.Tasks.Get(in.Read, k)
+			if !ok || t.Service == "" || seen[t.Service] {
+				continue
+			}
+			seen[t.Service] = true
+			if !yield(t.Service) {
+				return
+			}
+		}
+	}
+}
+
+// rollout plans one service.
+type rollout struct {
+	in       control.Input
+	set      Settings
+	region   *state.Region
+	old, svc *state.Service
+
+	tasks   []*state.Task          // all rows of the service
+	changed map[string]*state.Task // rows that this plan replaces or makes
+	before  map[string]*state.Task // what they replace
+	events  []string
+	wake    time.Time
+}
+
+func (r *rollout) plan() {
+	r.changed, r.before = map[string]*state.Task{}, map[string]*state.Task{}
+	for t := range state.Tasks.By(r.in.Read, "service", r.svc.ARN) {
+		r.tasks = append(r.tasks, t)
+	}
+	slices.SortFunc(r.tasks, func(a, b *state.Task) int {
+		if c := a.CreatedAt.Compare(b.CreatedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ARN, b.ARN)
+	})
+	if r.svc.Status == "DRAINING" {
+		r.drain()
+		return
+	}
+	if len(r.svc.Deployments) == 0 {
+		return
+	}
+	r.countFailures()
+	r.breaker()
+	r.roll()
+	r.complete()
+}
+
+// live are the tasks of a deployment that are wanted running.
+func (r *rollout) live(of func(*state.Task) bool) (ts []*state.Task) {
+	for _, t := range r.tasks {
+		if n := r.changed[t.ARN]; n != nil {
+			t = n
+		}
+		if t.DesiredStatus == state.Running && t.LastStatus != state.Stopped && of(t) {
+			ts = append(ts, t)
+		}
+	}
+	return ts
+}
+
+func (r *rollout) primary() *state.Deployment { return &r.svc.Deployments[0] }
+
+// healthy: a task counts for the minimum once its containers' checks pass, or,
+// without checks, once it has been RUNNING for a while.
+func (r *rollout) healthy(t *state.Task) bool {
+	if t.LastStatus != state.Running || t.Health == "UNHEALTHY" {
+		return false
+	}
+	if r.checked(t) {
+		return t.Health == "HEALTHY"
+	}
+	at := t.StartedAt.Add(r.set.HealthyAfter)
+	if at.After(r.in.Now) {
+		r.wakeAt(at)
+		return false
+	}
+	return true
+}
+
+// checked reports whether an essential container of the task has a health check.
+func (r *rollout) checked(t *state.Task) bool {
+	td, ok := state.TaskDefinitions.Get(r.in.Read, t.TaskDefinition)
+	if !ok {
+		return false
+	}
+	for i := range td.Doc.ContainerDefinitions {
+		if c := &td.Doc.ContainerDefinitions[i]; c.HealthCheck != nil && (c.Essential == nil || *c.Essential) {
+			return true
+		}
+	}
+	return false
+}
+
+// bounds are the least healthy and the most running tasks.
+func (r *rollout) bounds() (floor, ceiling int) {
+	minimum, maximum := 100.0, 200.0
+	if c := r.svc.DeploymentConfiguration; c != nil {
+		if c.MinimumHealthyPercent != nil {
+			minimum = float64(*c.MinimumHealthyPercent)
+		}
+		if c.MaximumPercent != nil {
+			maximum = float64(*c.MaximumPercent)
+		}
+	}
+	d := float64(r.svc.DesiredCount)
+	return int(math.Ceil(d * minimum / 100)), int(math.Floor(d * maximum / 100))
+}
+
+// roll starts and stops tasks within the bounds.
+func (r *rollout) roll() {
+	p := r.primary()
+	desired := r.svc.DesiredCount
+	floor, ceiling := r.bounds()
+	mine := func(t *state.Task) bool { return t.Deployment == p.ID }
+	older := func(t *state.Task) bool { return t.Deployment != p.ID }
+
+	own, old := r.live(mine), r.live(older)
+	var good, sick []*state.Task // of the primary; sick ones are to be replaced
+	for _, t := range own {
+		if t.Health == "UNHEALTHY" && t.LastStatus == state.Running {
+			sick = append(sick, t)
+		} else {
+			good = append(good, t)
+		}
+	}
+
+	// Too many: older deployments go first, below; then the primary's own.
+	if extra := len(good) - desired; extra > 0 {
+		r.scaleIn(good, extra)
+		good = r.live(func(t *state.Task) bool { return mine(t) && !slices.Contains(sick, t) })
+	}
+
+	started := 0
+	if missing := desired - len(good); missing > 0 && p.RolloutState != "FAILED" {
+		room := ceiling - len(own) - len(old)
+		switch n := min(missing, room); {
+		case r.svc.NextStart.After(r.in.Now):
+			r.wakeAt(r.svc.NextStart)
+		case n > 0:
+			r.start(n, len(sick))
+			started = n
+		case len(sick) > 0:
+			// No room for a replacement first: one at a time makes room.
+			r.stop(sick[:1], "Task failed container health checks")
+			sick = sick[1:]
+		}
+	}
+
+	// What is older, or sick, goes as far as the minimum of healthy tasks allows.
+	healthy := 0
+	for _, t := range append(slices.Clone(good), old...) {
+		if r.healthy(t) {
+			healthy++
+		}
+	}
+	var out []*state.Task
+	for _, t := range old {
+		switch {
+		case !r.healthy(t) && (t.LastStatus != state.Running || t.Health == "UNHEALTHY"):
+			out = append(out, t) // it does not count for the minimum
+		case healthy > floor:
+			out = append(out, t)
+			if r.healthy(t) {
+				healthy--
+			}
+		}
+	}
+	r.stop(out, "Scaling activity initiated by (deployment "+p.ID+")")
+	if len(sick) > 0 && len(good) >= desired {
+		ready := 0
+		for _, t := range good {
+			if r.healthy(t) {
+				ready++
+			}
+		}
+		r.stop(sick[:min(len(sick), max(0, ready+len(sick)-desired))], "Task failed container health checks")
+	}
+
+	stuck := started == 0 && len(out) == 0 && len(old) > 0 && len(good) < desired &&
+		p.RolloutState == "IN_PROGRESS" && ceiling <= len(own)+len(old) && allRunning(own) && allRunning(old) && healthy <= floor
+	if stuck && !r.settling(append(own, old...)) && !r.svc.SaidBlocked {
+		r.event("(service " + r.svc.Name + ") was unable to stop or start tasks during a deployment because of the service deployment configuration. Update the minimumHealthyPercent or maximumPercent value and try again.")
+		r.svc.SaidBlocked = true
+	} else if started > 0 || len(out) > 0 {
+		r.svc.SaidBlocked = false
+	}
+}
+
+// settling: some task will yet count as healthy, by time or by its first check.
+func (r *rollout) settling(ts []*state.Task) bool {
+	for _, t := range ts {
+		if t.Health != "UNHEALTHY" && !r.healthy(t) {
+			return true
+		}
+	}
+	return false
+}
+
+func allRunning(ts []*state.Task) bool {
+	for _, t := range ts {
+		if t.LastStatus != state.Running {
+			return false
+		}
+	}
+	return true
+}
+
+// scaleIn stops n of the tasks: those not running first, then from the fullest zone, newest first.
+func (r *rollout) scaleIn(ts []*state.Task, n int) {
+	ts = slices.Clone(ts)
+	zones := map[string]int{}
+	for _, t := range ts {
+		zones[t.Zone]++
+	}
+	var out []*state.Task
+	for range n {
+		best := 0
+		for i, t := range ts[1:] {
+			b := ts[best]
+			switch tr, br := t.LastStatus == state.Running, b.LastStatus == state.Running; {
+			case tr != br:
+				if !tr {
+					best = i + 1
+				}
+			case zones[t.Zone] != zones[b.Zone]:
+				if zones[t.Zone] > zones[b.Zone] {
+					best = i + 1
+				}
+			default:
+				best = i + 1
+			}
+		}
+		out = append(out, ts[best])
+		zones[ts[best].Zone]--
+		ts = slices.Delete(ts, best, best+1)
+	}
+	r.stop(out, "Scaling activity initiated by (deployment "+r.primary().ID+")")
+}
+
+// complete notices the end of a rollout and the steady state.
+func (r *rollout) complete() {
+	p := r.primary()
+	running, live, rest := 0, 0, map[string]bool{}
+	for _, t := range r.all() {
+		if t.LastStatus != state.Stopped {
+			rest[t.Deployment] = true
+		}
+		if t.DesiredStatus != state.Running || t.LastStatus == state.Stopped {
+			continue
+		}
+		live++
+		if t.Deployment == p.ID && t.LastStatus == state.Running && (t.Health == "HEALTHY" || t.Health != "UNHEALTHY" && !r.checked(t)) {
+			running++
+		}
+	}
+	// A deployment leaves the list with its last task.
+	r.svc.Deployments = slices.DeleteFunc(r.svc.Deployments, func(d state.Deployment) bool {
+		return d.ID != p.ID && !rest[d.ID]
+	})
+	p = r.primary()
+	p.DesiredCount = r.svc.DesiredCount
+	for i := range r.svc.Deployments[1:] {
+		r.svc.Deployments[i+1].DesiredCount = 0
+	}
+	steady := running == r.svc.DesiredCount && live == running && len(r.svc.Deployments) == 1 && p.RolloutState != "FAILED"
+	if !steady {
+		r.svc.SteadyAt = time.Time{}
+		return
+	}
+	if p.RolloutState == "IN_PROGRESS" {
+		p.RolloutState = "COMPLETED"
+		p.RolloutStateReason = "ECS deployment " + p.ID + " completed."
+		p.UpdatedAt = r.in.Now
+		r.event("(service " + r.svc.Name + ") (deployment " + p.ID + ") deployment completed.")
+	}
+	if r.svc.LastCompleted == nil || r.svc.LastCompleted.ID != p.ID {
+		c := *p
+		r.svc.LastCompleted = &c
+	}
+	if again := r.svc.SteadyAt.Add(6 * time.Hour); r.svc.SteadyAt.IsZero() || !again.After(r.in.Now) {
+		r.event("(service " + r.svc.Name + ") has reached a steady state.")
+		r.svc.SteadyAt = r.in.Now
+	}
+	r.wakeAt(r.svc.SteadyAt.Add(6 * time.Hour))
+}
+
+// drain stops every task of a deleted service; with the last one it is INACTIVE.
+func (r *rollout) drain() {
+	id := ""
+	if len(r.svc.Deployments) > 0 {
+		id = r.primary().ID
+	}
+	r.stop(r.live(func(*state.Task) bool { return true }), "Scaling activity initiated by (deployment "+id+")")
+	for _, t := range r.all() {
+		if t.LastStatus != state.Stopped {
+			return
+		}
+	}
+	r.svc.Status = "INACTIVE"
+	r.svc.DeletedAt = r.in.Now
+	r.svc.Wake = time.Time{}
+}
+
+// all is every task as this plan leaves it.
+func (r *rollout) all() []*state.Task {
+	ts := make([]*state.Task, 0, len(r.tasks))
+	for _, t := range r.tasks {
+		if n := r.changed[t.ARN]; n != nil {
+			t = n
+		}
+		ts = append(ts, t)
+	}
+	for arn, n := range r.changed {
+		if r.before[arn] == nil {
+			ts = append(ts, n)
+		}
+	}
+	return ts
+}
+
+func (r *rollout) wakeAt(t time.Time) {
+	if r.wake.IsZero() || t.Before(r.wake) {
+		r.wake = t
+	}
+}
+
+func (r *rollout) event(message string) { r.events = append(r.events, message) }

@@ -1,0 +1,53 @@
+// Package vpc owns every network namespace, link, route, rule and nftables
+// object that one region has on one node.
+//
+// The caller hands over the complete desired state with [Engine.Set]; the
+// engine compares it with what is there and changes the difference. It knows
+// neither AWS shapes nor the store, and it never touches an object that does
+// not carry its mark: the RunDir, the link prefix "b<region>-", the nftables
+// table "berth-<region>" and, inside the namespaces it made, everything.
+//
+// # The fabric
+//
+// A VPC is a network namespace that routes. An ENI is a veth pair: "eth0" in a
+// namespace of its own (which a task's containers join), the other end in the
+// VPC's namespace. There is no broadcast domain. Every ENI is a routed /32, and
+// the VPC answers ARP for the addresses that are in use and for no others.
+// Router addresses (base+1 of each subnet), the resolver (base+2 of the VPC)
+// and 169.254.169.253 live on the loopback device of the VPC's namespace.
+//
+// Routing in the VPC's namespace:
+//
+//	100    from all               lookup 100     one /32 per ENI, blackholes for the rest of the VPC and for 169.254/16
+//	1000   from all fwmark T      lookup T       one Linux table per route table; T is a hash of its id
+//	32000  from all               blackhole
+//
+// The mark comes from an nftables map keyed by the incoming interface, so the
+// number of rules does not grow with the number of ENIs.
+//
+// # Order of things
+//
+// Security groups are in the kernel before the link they guard is up: nftables
+// elements name interfaces, so they can be, and are, loaded before the link is
+// even made. The marker <RunDir>/netns/<eni>.ready is created last and removed
+// first; whoever waits for an ENI waits for that file.
+//
+// Every step can be repeated. An engine that was killed between any two steps
+// leaves something that the next Open and Set complete or remove, without
+// cutting the traffic of ENIs that were already there: the first Set replaces
+// the ruleset of a VPC in one nftables transaction and does not touch links
+// that are as they should be. Connection tracking belongs to the namespace and
+// survives the process.
+//
+// # The machine's own namespace
+//
+// Each VPC has an uplink to the machine. Public addresses are routed to it; the
+// engine turns IPv4 forwarding on (and leaves it on: other software may rely
+// on it by the time the region goes) and masquerades the pool towards the rest
+// of the world. The base address of the pool is the machine's own on the
+// uplinks, so tasks see the machine as that address; no ENI may have it.
+// Where another firewall drops forwarded packets by policy, as Docker makes
+// iptables do, an accept in a table of our own would not help, because each
+// base chain has its veto. There the engine puts two accept rules, marked with
+// the comment "berth-<region>", into DOCKER-USER (else FORWARD).
+package vpc

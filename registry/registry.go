@@ -1,0 +1,421 @@
+// Package registry is the region's image registry: the OCI distribution API,
+// and under it the operations on images and layers that the ECR API shares.
+//
+// Bytes are in package content, what repositories hold is in the store by way
+// of package image; this package brings the two together, so that content is
+// there before a row says so and goes only after no row says so any more.
+//
+// It owns every request below /v2/. It must never decide who may do what: it
+// asks its Access, on each request, with the action and the repository.
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/berth-run/berth/registry/content"
+	"github.com/berth-run/berth/registry/image"
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
+)
+
+// Access says who calls and what they may do.
+type Access interface {
+	// Authenticate opens the password of a registry login and returns a context
+	// that carries the caller, and the caller's account. Errors are ErrExpired,
+	// ErrInvalid, or anything for a failure of ours.
+	Authenticate(r *http.Request, user, password string) (ctx context.Context, account string, err error)
+	// Authorize evaluates the caller's policies of this moment together with the
+	// repository's. A refusal is a *DeniedError.
+	Authorize(ctx context.Context, action, repositoryARN, repositoryPolicy string) error
+}
+
+// Sealer makes texts that only the region can have made.
+type Sealer interface {
+	Seal(plain []byte) (string, error)
+	Open(sealed string) ([]byte, error)
+}
+
+var (
+	// ErrExpired: the password was good once.
+	ErrExpired = errors.New("authorization token has expired")
+	// ErrInvalid: the password was never good.
+	ErrInvalid = errors.New("authorization token is invalid")
+)
+
+// DeniedError is a refusal; Message is AWS's sentence.
+type DeniedError struct{ Message string }
+
+func (e *DeniedError) Error() string { return e.Message }
+
+// Config is what a Registry is made of.
+type Config struct {
+	Dir    string           // required: where content lives
+	DB     *store.DB        // required
+	Region string           // required
+	Access Access           // required
+	Sealer Sealer           // required: signs download links
+	Log    *slog.Logger     // required
+	Now    func() time.Time // nil: time.Now
+	// Grace is how long content that no image uses is kept for the push it may
+	// be part of. 0: a day.
+	Grace time.Duration
+}
+
+// Registry serves and keeps images. Its methods do not authorize: only
+// ServeHTTP does.
+type Registry struct {
+	Config
+	content *content.Store
+}
+
+// New opens the registry.
+func New(c Config) (*Registry, error) {
+	switch {
+	case c.Dir == "" || c.DB == nil || c.Region == "" || c.Access == nil || c.Sealer == nil || c.Log == nil:
+		return nil, errors.New("registry: incomplete configuration")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Grace == 0 {
+		c.Grace = 24 * time.Hour
+	}
+	s, err := content.Open(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Registry{Config: c, content: s}, nil
+}
+
+// RepositoryARN names a repository of this region.
+func (g *Registry) RepositoryARN(account, name string) string {
+	return "arn:aws:ecr:" + g.Region + ":" + account + ":repository/" + name
+}
+
+// repository returns a repository or a NoRepositoryError.
+func repository(r store.Reader, key string) (*state.Repository, error) {
+	repo, ok := state.Repositories.Get(r, key)
+	if !ok {
+		account, name := state.RepositoryOf(key)
+		return nil, &image.NoRepositoryError{Account: account, Name: name}
+	}
+	return repo, nil
+}
+
+// PutImage stores a manifest. want, unless "", is the digest it must have.
+// existed says that image and tag were there already.
+func (g *Registry) PutImage(ctx context.Context, key, mediaType string, manifest []byte, tag, want string) (img *state.Image, existed bool, err error) {
+	m, err := image.Parse(mediaType, manifest)
+	if err != nil {
+		return nil, false, &ManifestError{err}
+	}
+	if want != "" && want != string(m.Digest) {
+		return nil, false, &DigestError{want, string(m.Digest)}
+	}
+	if tag != "" && !image.ValidTag(tag) {
+		return nil, false, &TagError{tag}
+	}
+	now := g.Now()
+	put := func(tx *store.Tx) error {
+		repo, err := repository(tx, key)
+		if err != nil {
+			return err
+		}
+		img, existed, err = image.Put(tx, repo, m, tag, now)
+		return err
+	}
+	// A rehearsal first: for what the rows refuse, or have, the disk is left alone.
+	err = g.DB.Update(ctx, func(tx *store.Tx) error {
+		if err := put(tx); err != nil {
+			return err
+		}
+		return errRehearsal
+	})
+	if !errors.Is(err, errRehearsal) || existed {
+		return img, existed, notRehearsal(err)
+	}
+	_, pin, err := g.content.Put(manifest)
+	if err != nil {
+		return nil, false, err
+	}
+	defer pin.Release()
+	if err := g.DB.Update(ctx, put); err != nil {
+		return nil, false, err
+	}
+	return img, existed, nil
+}
+
+var errRehearsal = errors.New("rehearsal")
+
+func notRehearsal(err error) error {
+	if errors.Is(err, errRehearsal) {
+		return nil
+	}
+	return err
+}
+
+// ManifestError: the manifest cannot be read or is of no known kind.
+type ManifestError struct{ Err error }
+
+func (e *ManifestError) Error() string { return e.Err.Error() }
+func (e *ManifestError) Unwrap() error { return e.Err }
+
+// DigestError: the manifest does not have the digest it was sent with.
+type DigestError struct{ Want, Have string }
+
+func (e *DigestError) Error() string {
+	return fmt.Sprintf("The provided image digest '%s' does not match the digest '%s' calculated from the image manifest", e.Want, e.Have)
+}
+
+// TagError: an image cannot have this tag.
+type TagError struct{ Tag string }
+
+func (e *TagError) Error() string { return fmt.Sprintf("invalid image tag '%s'", e.Tag) }
+
+// Manifest returns the bytes of an image's manifest.
+func (g *Registry) Manifest(img *state.Image) ([]byte, error) {
+	b, err := g.content.Read(content.Digest(img.Digest))
+	if err != nil {
+		return nil, fmt.Errorf("manifest of %s: %w", img.Key(), err)
+	}
+	return b, nil
+}
+
+// Pulled records that an image was pulled, at most once a day.
+func (g *Registry) Pulled(ctx context.Context, img *state.Image) error {
+	now := g.Now()
+	if now.Sub(img.PulledAt) < 24*time.Hour {
+		return nil
+	}
+	return g.DB.Update(ctx, func(tx *store.Tx) error {
+		have, ok := state.Images.Get(tx, img.Key())
+		if !ok || now.Sub(have.PulledAt) < 24*time.Hour {
+			return nil
+		}
+		next := *have
+		next.PulledAt = now
+		state.Images.Put(tx, &next)
+		return nil
+	})
+}
+
+// DeleteImage removes an image by its digest, or a tag by its name; with both,
+// the tag if it names that image. The image goes with its last tag.
+func (g *Registry) DeleteImage(ctx context.Context, key, digest, tag string) (img *state.Image, err error) {
+	err = g.DB.Update(ctx, func(tx *store.Tx) error {
+		if _, err := repository(tx, key); err != nil {
+			return err
+		}
+		if img, err = image.Find(tx, key, digest, tag); err != nil {
+			return err
+		}
+		if tag != "" {
+			return image.Untag(tx, img, tag)
+		}
+		return image.Delete(tx, img)
+	})
+	return img, err
+}
+
+// BeginUpload starts a layer.
+func (g *Registry) BeginUpload(key string) (*content.Upload, error) {
+	return g.content.Begin(key)
+}
+
+// Upload finds a layer's upload. It must have begun in the same repository.
+func (g *Registry) Upload(key, id string) (*content.Upload, error) {
+	return g.content.Upload(id, key)
+}
+
+// CompleteUpload makes an upload a layer of the repository. r, unless nil,
+// gives its last bytes, which belong at offset at, or -1 for the end. existed
+// says that the repository had the layer.
+func (g *Registry) CompleteUpload(ctx context.Context, key string, u *content.Upload, d content.Digest, r io.Reader, at int64) (size int64, existed bool, err error) {
+	size, pin, err := u.Commit(ctx, d, r, at)
+	if err != nil {
+		return size, false, err
+	}
+	defer pin.Release()
+	now := g.Now()
+	err = g.DB.Update(ctx, func(tx *store.Tx) error {
+		if _, err := repository(tx, key); err != nil {
+			return err
+		}
+		existed = image.AddLayer(tx, key, d, size, "", now)
+		return nil
+	})
+	return size, existed, err
+}
+
+// Mount makes a layer of one repository part of another. ok is false if the
+// first does not have it.
+func (g *Registry) Mount(ctx context.Context, from, to string, d content.Digest) (ok bool, err error) {
+	defer g.content.Pin(d).Release()
+	now := g.Now()
+	err = g.DB.Update(ctx, func(tx *store.Tx) error {
+		if _, err := repository(tx, to); err != nil {
+			return err
+		}
+		l, have := state.RepositoryLayers.Get(tx, state.ImageKey(from, string(d)))
+		if ok = have; ok {
+			image.AddLayer(tx, to, d, l.Size, l.MediaType, now)
+		}
+		return nil
+	})
+	return ok && err == nil, err
+}
+
+// Settings of an account's registry, and what they are until set.
+const (
+	BlobMounting = "BLOB_MOUNTING"
+	Enabled      = "ENABLED"
+	Disabled     = "DISABLED"
+)
+
+// mounting says whether an account lets layers be mounted across its repositories.
+func mounting(r store.Reader, account string) bool {
+	s, ok := state.RegistrySettings.Get(r, account+"/"+BlobMounting)
+	return ok && s.Value == Enabled
+}
+
+// Collect removes what nothing needs: uploads that were left, layers that no
+// image has used for a while, and content that no repository has. It is safe
+// while pushes and pulls run, and does its work in steps that may end anywhere.
+func (g *Registry) Collect(ctx context.Context) error {
+	before := g.Now().Add(-g.Grace)
+	if _, err := g.content.Expire(before); err != nil {
+		return err
+	}
+	for l := range state.RepositoryLayers.All(g.DB.Snapshot()) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := g.collectLayer(ctx, l, before); err != nil {
+			return fmt.Errorf("collect layer %s: %w", l.Digest, err)
+		}
+	}
+	var idle []content.Digest
+	snap := g.DB.Snapshot()
+	if err := g.content.Each(func(d content.Digest, at time.Time) bool {
+		if at.Before(before) && !needed(snap, d) {
+			idle = append(idle, d)
+		}
+		return ctx.Err() == nil
+	}); err != nil {
+		return err
+	}
+	for _, d := range idle {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := g.content.Remove(d, func() bool { return needed(g.DB.Snapshot(), d) }); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// collectLayer moves one layer along: in use, idle since now, gone.
+func (g *Registry) collectLayer(ctx context.Context, l *state.RepositoryLayer, before time.Time) error {
+	key := state.ImageKey(l.Repository, l.Digest)
+	if !l.Idle.IsZero() && l.Idle.After(before) || l.Idle.IsZero() && used(g.DB.Snapshot(), key) {
+		return nil
+	}
+	now := g.Now()
+	return g.DB.Update(ctx, func(tx *store.Tx) error {
+		l, ok := state.RepositoryLayers.Get(tx, key)
+		if !ok {
+			return nil
+		}
+		// An image that comes in between makes this run again and be seen.
+		state.Images.Guard(tx, l.Repository+"@")
+		switch inUse := used(tx, key); {
+		case inUse && !l.Idle.IsZero():
+			next := *l
+			next.Idle = time.Time{}
+			state.RepositoryLayers.Put(tx, &next)
+		case !inUse && l.Idle.IsZero():
+			next := *l
+			next.Idle = now
+			state.RepositoryLayers.Put(tx, &next)
+		case !inUse && l.Idle.Before(before):
+			state.RepositoryLayers.Delete(tx, key)
+		}
+		return nil
+	})
+}
+
+func used(r store.Reader, layer string) bool {
+	for range state.Images.By(r, "layer", layer) {
+		return true
+	}
+	return false
+}
+
+// needed says whether any repository has the content, as a layer or a manifest.
+func needed(r store.Reader, d content.Digest) bool {
+	for range state.RepositoryLayers.By(r, "digest", string(d)) {
+		return true
+	}
+	for range state.Images.By(r, "digest", string(d)) {
+		return true
+	}
+	return false
+}
+
+// link is what a download link says: this content, until then.
+const (
+	linkPath = "/v2/_layer/"
+	linkFor  = time.Hour
+)
+
+// LayerURL makes a link from which a layer can be fetched without further
+// credentials for an hour. base is scheme and host.
+func (g *Registry) LayerURL(base string, d content.Digest) (string, error) {
+	token, err := g.Sealer.Seal(fmt.Appendf(nil, "layer %s %d", d, g.Now().Add(linkFor).Unix()))
+	if err != nil {
+		return "", fmt.Errorf("link to %s: %w", d, err)
+	}
+	return strings.TrimSuffix(base, "/") + linkPath + token, nil
+}
+
+// openLink is the other end of LayerURL.
+func (g *Registry) openLink(token string) (content.Digest, error) {
+	b, err := g.Sealer.Open(token)
+	if err != nil {
+		return "", ErrInvalid
+	}
+	var d string
+	var until int64
+	if n, err := fmt.Fscanf(bytes.NewReader(b), "layer %s %d", &d, &until); n != 2 || err != nil {
+		return "", ErrInvalid
+	}
+	if g.Now().Unix() > until {
+		return "", ErrExpired
+	}
+	digest, ok := content.ParseDigest(d)
+	if !ok {
+		return "", ErrInvalid
+	}
+	return digest, nil
+}
+
+// HasContent says whether the content of a layer is there.
+func (g *Registry) HasContent(d content.Digest) bool {
+	f, _, err := g.content.Blob(d)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
+
+var _ http.Handler = (*Registry)(nil)

@@ -1,0 +1,189 @@
+package state
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/berth-run/berth/store"
+)
+
+// VPC is a virtual network.
+type VPC struct {
+	ID, Account              string
+	CIDRs                    []netip.Prefix // the first is the primary one
+	Default                  bool
+	DNSSupport, DNSHostnames bool
+	DHCPOptions              string
+	Tags                     []Tag
+	CreatedAt                time.Time
+}
+
+// VPCs is keyed by id.
+var VPCs = store.NewTable("vpc", func(v *VPC) string { return v.ID },
+	store.Index("account", func(v *VPC) []string { return []string{v.Account} }))
+
+// Subnet is a range of a VPC in one zone.
+type Subnet struct {
+	ID, Account, VPC    string
+	CIDR                netip.Prefix
+	Zone                string
+	MapPublicIPOnLaunch bool
+	DefaultForZone      bool
+	RouteTable          string // explicit association, "" follows the VPC's main table
+	Association         string // id of that association
+	Tags                []Tag
+	CreatedAt           time.Time
+}
+
+// Subnets is keyed by id.
+var Subnets = store.NewTable("subnet", func(s *Subnet) string { return s.ID },
+	store.Index("vpc", func(s *Subnet) []string { return []string{s.VPC} }))
+
+// RouteTable routes what leaves the subnets associated with it.
+type RouteTable struct {
+	ID, Account, VPC string
+	Main             bool
+	MainAssociation  string
+	Routes           []Route // without the local routes, which follow the VPC's CIDRs
+	Tags             []Tag
+	CreatedAt        time.Time
+}
+
+// Route sends a destination to a gateway. Target is an id: igw-…, nat-…, eni-….
+type Route struct {
+	Destination netip.Prefix
+	Target      string
+	Origin      string // CreateRoute
+}
+
+// RouteTables is keyed by id.
+var RouteTables = store.NewTable("rtb", func(r *RouteTable) string { return r.ID },
+	store.Index("vpc", func(r *RouteTable) []string { return []string{r.VPC} }))
+
+// InternetGateway gives a VPC's public addresses their way out and in.
+type InternetGateway struct {
+	ID, Account, VPC string // VPC "" while detached
+	Tags             []Tag
+	CreatedAt        time.Time
+}
+
+// InternetGateways is keyed by id.
+var InternetGateways = store.NewTable("igw", func(g *InternetGateway) string { return g.ID },
+	store.Index("vpc", func(g *InternetGateway) []string { return some(g.VPC) }))
+
+// SecurityGroup is a set of allow rules and the interfaces that carry it.
+type SecurityGroup struct {
+	ID, Account, VPC  string
+	Name, Description string
+	Rules             []SecurityGroupRule
+	Tags              []Tag
+	CreatedAt         time.Time
+}
+
+// SecurityGroupRule is one rule; exactly one of CIDR, Group, PrefixList is set.
+type SecurityGroupRule struct {
+	ID          string // sgr-…
+	Egress      bool
+	Protocol    string // tcp, udp, icmp, icmpv6, a number, or -1
+	From, To    int    // ports, or ICMP type and code; -1 for all
+	CIDR        netip.Prefix
+	Group       string
+	PrefixList  string
+	Description string
+	Tags        []Tag
+}
+
+// SecurityGroups is keyed by id.
+var SecurityGroups = store.NewTable("sg", func(g *SecurityGroup) string { return g.ID },
+	store.Index("vpc", func(g *SecurityGroup) []string { return []string{g.VPC} }),
+	store.Index("account", func(g *SecurityGroup) []string { return []string{g.Account} }),
+	store.Index("references", func(g *SecurityGroup) []string {
+		var ids []string
+		for _, r := range g.Rules {
+			if r.Group != "" && r.Group != g.ID {
+				ids = append(ids, r.Group)
+			}
+		}
+		return ids
+	}))
+
+// NetworkInterface is an ENI. A row exists from the moment its address is taken
+// until the node has said that nothing of it is left in the kernel.
+type NetworkInterface struct {
+	ID, Account, VPC, Subnet, Zone string
+	Address                        netip.Addr
+	Public                         netip.Addr // invalid: none
+	MAC                            string
+	Groups                         []string
+	Description                    string
+	SourceDestCheck                bool
+	RequesterManaged               bool
+	Type                           string // interface
+	Node                           string // "" until it is placed on a machine
+	Task                           string // ARN of the task it belongs to
+	AttachmentID                   string // eni-attach-…
+	PrivateDNSName                 string
+	Tags                           []Tag
+	CreatedAt                      time.Time
+
+	Attached bool   // the node has it in the kernel, groups enforced
+	Failure  string // why the node could not attach it
+	Deleting bool   // the node must remove it
+	Removed  bool   // the node has nothing of it left: address and row go
+}
+
+// NetworkInterfaces is keyed by id.
+var NetworkInterfaces = store.NewTable("eni", func(e *NetworkInterface) string { return e.ID },
+	store.Index("subnet", func(e *NetworkInterface) []string { return []string{e.Subnet} }),
+	store.Index("vpc", func(e *NetworkInterface) []string { return []string{e.VPC} }),
+	store.Index("node", func(e *NetworkInterface) []string { return some(e.Node) }),
+	store.Index("group", func(e *NetworkInterface) []string { return e.Groups }),
+	store.Index("address", func(e *NetworkInterface) []string { return []string{e.Subnet + "/" + e.Address.String()} }),
+	store.Index("public", func(e *NetworkInterface) []string {
+		if !e.Public.IsValid() {
+			return nil
+		}
+		return []string{e.Public.String()}
+	}))
+
+// AddressLease makes an address unique: the key is the subnet (or "public")
+// and the address, so two writers can never hand out the same one.
+type AddressLease struct {
+	Scope   string // subnet id, or PublicScope
+	Address netip.Addr
+	ENI     string
+}
+
+// PublicScope is the scope of the region's public addresses.
+const PublicScope = "public"
+
+// AddressLeases is keyed by scope/address.
+var AddressLeases = store.NewTable("lease", func(l *AddressLease) string { return l.Scope + "/" + l.Address.String() },
+	store.Index("scope", func(l *AddressLease) []string { return []string{l.Scope} }))
+
+// NetworkACL is a subnet's stateless filter. Only the default one exists yet.
+type NetworkACL struct {
+	ID, Account, VPC string
+	Default          bool
+	Tags             []Tag
+}
+
+// NetworkACLs is keyed by id.
+var NetworkACLs = store.NewTable("acl", func(a *NetworkACL) string { return a.ID },
+	store.Index("vpc", func(a *NetworkACL) []string { return []string{a.VPC} }))
+
+// DHCPOptions is a DHCP option set.
+type DHCPOptions struct {
+	ID, Account string
+	Values      []DHCPValue
+	Tags        []Tag
+}
+
+// DHCPValue is one option of a set.
+type DHCPValue struct {
+	Name   string
+	Values []string
+}
+
+// DHCPOptionSets is keyed by id.
+var DHCPOptionSets = store.NewTable("dhcp", func(d *DHCPOptions) string { return d.ID })
