@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/registry/content"
 	"github.com/berth-run/berth/registry/image"
 	"github.com/berth-run/berth/store"
@@ -46,8 +47,8 @@ func answerTo(err error) (a *answer, ok bool) {
 		return a, true
 	}
 	bad := func(code string) *answer { return &answer{http.StatusBadRequest, code, err.Error()} }
-	if e, ok := errors.AsType[*DeniedError](err); ok {
-		return &answer{http.StatusForbidden, "DENIED", e.Message}, true
+	if e, ok := errors.AsType[*auth.Denied](err); ok {
+		return &answer{http.StatusForbidden, "DENIED", e.Text}, true
 	}
 	if e, ok := errors.AsType[*image.NoRepositoryError](err); ok {
 		return &answer{http.StatusNotFound, "NAME_UNKNOWN", e.Error()}, true
@@ -83,9 +84,9 @@ func answerTo(err error) (a *answer, ok bool) {
 		return &answer{http.StatusRequestEntityTooLarge, "SIZE_INVALID", "The request is larger than " + strconv.FormatInt(e.Limit, 10) + " bytes"}, true
 	}
 	switch {
-	case errors.Is(err, ErrExpired):
+	case errors.Is(err, errExpired):
 		return expired, true
-	case errors.Is(err, ErrInvalid):
+	case errors.Is(err, errInvalid):
 		return invalidToken, true
 	case errors.Is(err, content.ErrUnknownUpload):
 		return uploadUnknown, true

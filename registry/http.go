@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/registry/content"
 	"github.com/berth-run/berth/registry/image"
 	"github.com/berth-run/berth/store/state"
@@ -29,7 +30,8 @@ type request struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	ctx     context.Context // carries the caller
-	account string          // whose registry
+	caller  *auth.Caller
+	account string // whose registry
 	route
 }
 
@@ -58,9 +60,10 @@ func (g *Registry) serve(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	var err error
-	if q.ctx, q.account, err = g.Access.Authenticate(r, user, password); err != nil {
+	if q.ctx, q.caller, err = g.authenticate(r, password); err != nil {
 		return err
 	}
+	q.account = q.caller.Account
 	if account, ok := parseHost(r.Host); ok {
 		q.account = account
 	}
@@ -118,15 +121,11 @@ func (q *request) challenge() {
 // allow checks that the caller may do the action on a repository, and that the
 // repository exists: in this order, so that who may not ask learns nothing.
 func (q *request) allow(action, name string) (*state.Repository, error) {
-	repo, err := repository(q.g.DB.Snapshot(), state.RepositoryKey(q.account, name))
-	policy := ""
-	if err == nil {
-		policy = repo.Policy
-	}
-	if err := q.g.Access.Authorize(q.ctx, action, q.g.RepositoryARN(q.account, name), policy); err != nil {
+	snap := q.g.DB.Snapshot()
+	if err := q.g.Authorizer.Check(q.ctx, snap, q.caller, q.g.Check(snap, q.caller, action, q.account, name)); err != nil {
 		return nil, err
 	}
-	return repo, err
+	return repository(snap, state.RepositoryKey(q.account, name))
 }
 
 func (q *request) json(status int, mediaType string, b []byte) error {
@@ -299,7 +298,7 @@ func (q *request) deleteManifest() error {
 	if err != nil {
 		return err
 	}
-	if _, err := q.g.DeleteImage(q.ctx, q.key(), digest, tag); err != nil {
+	if _, _, err := q.g.DeleteImage(q.ctx, q.key(), digest, tag); err != nil {
 		return err
 	}
 	q.w.Header().Set("Content-Length", "0")
@@ -333,7 +332,7 @@ func (q *request) getLink() error {
 	}
 	d, err := q.g.openLink(q.ref)
 	switch {
-	case err == ErrExpired:
+	case errors.Is(err, errExpired):
 		return linkExpired
 	case err != nil:
 		return &answer{http.StatusForbidden, "DENIED", "The link is not valid"}
@@ -379,7 +378,7 @@ func (q *request) serveContent(d content.Digest) error {
 	c := http.NewResponseController(q.w)
 	c.SetWriteDeadline(time.Now().Add(stall + time.Duration(n>>16)*time.Second))
 	defer c.SetWriteDeadline(time.Time{}) // the connection may have further requests
-	io.CopyN(q.w, f, n) // the client went away: there is nobody to tell
+	io.CopyN(q.w, f, n)                   // the client went away: there is nobody to tell
 	return nil
 }
 

@@ -5,65 +5,37 @@
 // of package image; this package brings the two together, so that content is
 // there before a row says so and goes only after no row says so any more.
 //
-// It owns every request below /v2/. It must never decide who may do what: it
-// asks its Access, on each request, with the action and the repository.
+// It owns every request below /v2/, and the passwords for it. It must never
+// decide who may do what: on each request it asks package auth, with the action
+// and the repository, for what the policies of this moment say.
 package registry
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/registry/content"
 	"github.com/berth-run/berth/registry/image"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
 
-// Access says who calls and what they may do.
-type Access interface {
-	// Authenticate opens the password of a registry login and returns a context
-	// that carries the caller, and the caller's account. Errors are ErrExpired,
-	// ErrInvalid, or anything for a failure of ours.
-	Authenticate(r *http.Request, user, password string) (ctx context.Context, account string, err error)
-	// Authorize evaluates the caller's policies of this moment together with the
-	// repository's. A refusal is a *DeniedError.
-	Authorize(ctx context.Context, action, repositoryARN, repositoryPolicy string) error
-}
-
-// Sealer makes texts that only the region can have made.
-type Sealer interface {
-	Seal(plain []byte) (string, error)
-	Open(sealed string) ([]byte, error)
-}
-
-var (
-	// ErrExpired: the password was good once.
-	ErrExpired = errors.New("authorization token has expired")
-	// ErrInvalid: the password was never good.
-	ErrInvalid = errors.New("authorization token is invalid")
-)
-
-// DeniedError is a refusal; Message is AWS's sentence.
-type DeniedError struct{ Message string }
-
-func (e *DeniedError) Error() string { return e.Message }
-
 // Config is what a Registry is made of.
 type Config struct {
-	Dir    string           // required: where content lives
-	DB     *store.DB        // required
-	Region string           // required
-	Access Access           // required
-	Sealer Sealer           // required: signs download links
-	Log    *slog.Logger     // required
-	Now    func() time.Time // nil: time.Now
+	Dir        string           // required: where content lives
+	DB         *store.DB        // required
+	Region     string           // required
+	Authorizer *auth.Authorizer // required
+	Log        *slog.Logger     // required
+	Now        func() time.Time // nil: time.Now
 	// Grace is how long content that no image uses is kept for the push it may
 	// be part of. 0: a day.
 	Grace time.Duration
@@ -74,12 +46,12 @@ type Config struct {
 type Registry struct {
 	Config
 	content *content.Store
+	sealer  *sealer
 }
 
 // New opens the registry.
-func New(c Config) (*Registry, error) {
-	switch {
-	case c.Dir == "" || c.DB == nil || c.Region == "" || c.Access == nil || c.Sealer == nil || c.Log == nil:
+func New(ctx context.Context, c Config) (*Registry, error) {
+	if c.Dir == "" || c.DB == nil || c.Region == "" || c.Authorizer == nil || c.Log == nil {
 		return nil, errors.New("registry: incomplete configuration")
 	}
 	if c.Now == nil {
@@ -92,7 +64,11 @@ func New(c Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{Config: c, content: s}, nil
+	keys, err := openSealer(ctx, c.DB)
+	if err != nil {
+		return nil, err
+	}
+	return &Registry{Config: c, content: s, sealer: keys}, nil
 }
 
 // RepositoryARN names a repository of this region.
@@ -208,8 +184,9 @@ func (g *Registry) Pulled(ctx context.Context, img *state.Image) error {
 }
 
 // DeleteImage removes an image by its digest, or a tag by its name; with both,
-// the tag if it names that image. The image goes with its last tag.
-func (g *Registry) DeleteImage(ctx context.Context, key, digest, tag string) (img *state.Image, err error) {
+// the tag if it names that image. The image goes with its last tag. tags are
+// those that went.
+func (g *Registry) DeleteImage(ctx context.Context, key, digest, tag string) (img *state.Image, tags []string, err error) {
 	err = g.DB.Update(ctx, func(tx *store.Tx) error {
 		if _, err := repository(tx, key); err != nil {
 			return err
@@ -218,11 +195,13 @@ func (g *Registry) DeleteImage(ctx context.Context, key, digest, tag string) (im
 			return err
 		}
 		if tag != "" {
+			tags = []string{tag}
 			return image.Untag(tx, img, tag)
 		}
+		tags = image.Tags(tx, img)
 		return image.Delete(tx, img)
 	})
-	return img, err
+	return img, tags, err
 }
 
 // BeginUpload starts a layer.
@@ -379,43 +358,27 @@ const (
 
 // LayerURL makes a link from which a layer can be fetched without further
 // credentials for an hour. base is scheme and host.
-func (g *Registry) LayerURL(base string, d content.Digest) (string, error) {
-	token, err := g.Sealer.Seal(fmt.Appendf(nil, "layer %s %d", d, g.Now().Add(linkFor).Unix()))
-	if err != nil {
-		return "", fmt.Errorf("link to %s: %w", d, err)
-	}
-	return strings.TrimSuffix(base, "/") + linkPath + token, nil
+func (g *Registry) LayerURL(base string, d content.Digest) string {
+	token := g.sealer.seal(sealedLink, fmt.Appendf(nil, "%s %d", d, g.Now().Add(linkFor).Unix()))
+	return strings.TrimSuffix(base, "/") + linkPath + token
 }
 
 // openLink is the other end of LayerURL.
 func (g *Registry) openLink(token string) (content.Digest, error) {
-	b, err := g.Sealer.Open(token)
+	b, err := g.sealer.open(sealedLink, token)
 	if err != nil {
-		return "", ErrInvalid
+		return "", err
 	}
-	var d string
-	var until int64
-	if n, err := fmt.Fscanf(bytes.NewReader(b), "layer %s %d", &d, &until); n != 2 || err != nil {
-		return "", ErrInvalid
+	name, until, _ := strings.Cut(string(b), " ")
+	d, ok := content.ParseDigest(name)
+	t, err := strconv.ParseInt(until, 10, 64)
+	if !ok || err != nil {
+		return "", errInvalid
 	}
-	if g.Now().Unix() > until {
-		return "", ErrExpired
+	if g.Now().Unix() > t {
+		return "", errExpired
 	}
-	digest, ok := content.ParseDigest(d)
-	if !ok {
-		return "", ErrInvalid
-	}
-	return digest, nil
-}
-
-// HasContent says whether the content of a layer is there.
-func (g *Registry) HasContent(d content.Digest) bool {
-	f, _, err := g.content.Blob(d)
-	if err != nil {
-		return false
-	}
-	f.Close()
-	return true
+	return d, nil
 }
 
 var _ http.Handler = (*Registry)(nil)

@@ -16,7 +16,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("BERTH_STORE_WRITER"); dir != "" {
 		os.Exit(writerChild(dir))
 	}
-	// etcd's client keeps one flusher of its logging library for the life of the process.
+	if dir := os.Getenv("BERTH_STORE_FILLER"); dir != "" {
+		os.Exit(fillerChild(dir))
+	}
 	goleak.VerifyTestMain(m)
 }
 

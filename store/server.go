@@ -35,9 +35,12 @@ const (
 	tickMs        = 10
 	electionTicks = 2
 
-	// Nobody catches up from our raft log, so little of it is kept in memory.
-	snapshotCount  = 10000
-	catchUpEntries = 100
+	// Nobody catches up from our raft log, but a starting member panics if it stands for election
+	// while it still replays entries that were already dropped from memory, and with short ticks it
+	// stands early. So whatever can have to be replayed is kept: the entries since the last
+	// snapshot, and those that etcd lets pile up before they are applied (5000).
+	snapshotCount  = 1000
+	catchUpEntries = 8000
 
 	// etcd allocates a log segment at start and one ahead. Its own 64 MB make the first start slow.
 	walSegment = 8 << 20
@@ -55,20 +58,22 @@ const (
 	compactInterval  = 5 * time.Minute
 	// After a full database was compacted it serves again if this part of the quota suffices.
 	quotaUsable = 0.95
+	reclaimRest = 4
 
-	stopLimit = 10 * time.Second
+	stopLimit = 2 * time.Second
 )
 
 // server is an etcd of one member inside this process. It has no listener: the client calls it
 // directly. What etcd does on a failing disk, exiting the process, is turned into an error.
 type server struct {
-	dir    string
-	lock   *os.File
-	quota  int64
-	etcd   *etcdserver.EtcdServer
-	client *clientv3.Client
-	log    *slog.Logger
-	died   atomic.Bool
+	dir     string
+	lock    *os.File
+	quota   int64
+	reserve uint64
+	etcd    *etcdserver.EtcdServer
+	client  *clientv3.Client
+	log     *slog.Logger
+	died    atomic.Bool
 
 	revision atomic.Int64 // reached
 	alarmed  atomic.Bool  // the quota was exceeded
@@ -79,7 +84,7 @@ var segmentOnce sync.Once
 
 // startServer returns when the server can commit. die is called if it later fails for good.
 func startServer(ctx context.Context, cfg Config, log *slog.Logger, die func(error)) (_ *server, err error) {
-	s := &server{dir: cfg.Dir, log: log, quota: cfg.QuotaBytes, kick: make(chan struct{}, 1)}
+	s := &server{dir: cfg.Dir, log: log, quota: cfg.QuotaBytes, reserve: diskReserve, kick: make(chan struct{}, 1)}
 	if s.quota == 0 {
 		s.quota = defaultQuota
 	}
@@ -185,9 +190,9 @@ func (s *server) room() error {
 	if err := unix.Statfs(s.dir, &fs); err != nil {
 		return nil // etcd will find out
 	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < diskReserve {
+	if free := fs.Bavail * uint64(fs.Bsize); free < s.reserve {
 		return fmt.Errorf("%w: the disk of %s has %d MiB free, and the last %d are kept for deletions",
-			ErrNoSpace, s.dir, free>>20, diskReserve>>20)
+			ErrNoSpace, s.dir, free>>20, s.reserve>>20)
 	}
 	return nil
 }
@@ -239,9 +244,18 @@ func (s *server) keepHouse(ctx context.Context, c *clientv3.Client, rev int64) {
 		case <-s.kick:
 		}
 		if s.alarmed.Load() {
+			began := time.Now()
 			if err := s.reclaim(ctx, c); err != nil && ctx.Err() == nil {
 				s.log.Error("cannot make room in etcd's database", "err", err)
 			}
+			// Each of many deletions asks for this, and commits wait while it runs: let them
+			// have most of the time.
+			rest := time.NewTimer(reclaimRest * time.Since(began))
+			select {
+			case <-rest.C:
+			case <-ctx.Done():
+			}
+			rest.Stop()
 			continue
 		}
 		if to := s.revision.Load() - keepRevisions; to > compacted {
@@ -301,18 +315,20 @@ func (s *server) stop() error {
 		defer close(gone)
 		s.etcd.HardStop()
 	}()
-	if s.died.Load() {
-		// A goroutine that ended on a fatal error may be waited for in vain; the log on
-		// disk is whole, and the process is about to end.
-		select {
-		case <-gone:
-		case <-time.After(stopLimit):
-			err = errors.New("store: etcd could not be stopped after its failure")
-		}
-	} else {
+	if !s.died.Load() {
 		<-gone
+		return errors.Join(err, s.lock.Close())
 	}
-	return errors.Join(err, s.lock.Close())
+	// A goroutine that ended on a fatal error may be waited for in vain. The files on disk are
+	// whole, but only the end of the process frees them, so the lock stays.
+	limit := time.NewTimer(stopLimit)
+	defer limit.Stop()
+	select {
+	case <-gone:
+		return errors.Join(err, s.lock.Close())
+	case <-limit.C:
+		return errors.Join(err, errors.New("store: etcd cannot be stopped after its failure: the process must end"))
+	}
 }
 
 // zapTo is a logger for etcd that writes warnings and worse to slog. Where etcd would end the

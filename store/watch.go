@@ -108,13 +108,18 @@ func (w *Watch) signal() {
 	}
 }
 
-// Next blocks until something changed. The first call returns at once, with changes.All.
+// Next blocks until something changed. The first call returns at once, with changes.All. What has
+// changed already is returned even if ctx has ended.
 func (w *Watch) Next(ctx context.Context) (*Snapshot, Changes, error) {
 	for {
 		select {
 		case <-w.wake:
-		case <-ctx.Done():
-			return nil, Changes{}, ctx.Err()
+		default:
+			select {
+			case <-w.wake:
+			case <-ctx.Done():
+				return nil, Changes{}, ctx.Err()
+			}
 		}
 		w.mu.Lock()
 		if w.all || len(w.changed) > 0 {

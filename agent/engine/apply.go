@@ -113,7 +113,7 @@ func (t *Task) applyTask(o Outcome) bool {
 		t.Network = o.Err == nil
 	case Prepare:
 		t.busy = ""
-		t.Prepared = o.Err == nil
+		t.Prepared = o.Err == nil || t.Desired == Stopped
 	case Settle:
 		t.busy = ""
 		t.Settled = true

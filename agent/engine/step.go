@@ -49,15 +49,13 @@ func (t *Task) Step(now time.Time) (do []Action, wake time.Time) {
 	if t.Desired == Running && t.mustStop() {
 		t.Desired = Stopped
 	}
-	if t.Desired == Running {
-		if !t.Prepared && t.busy == "" {
-			t.busy = Prepare
-			do = append(do, Action{Op: Prepare})
-		}
-		if !t.Network && !t.awaiting {
-			t.awaiting = true
-			do = append(do, Action{Op: Attach})
-		}
+	if !t.Prepared && !t.Settled && t.busy == "" && (t.Desired == Running || t.written()) {
+		t.busy = Prepare
+		do = append(do, Action{Op: Prepare})
+	}
+	if t.Desired == Running && !t.Network && !t.awaiting {
+		t.awaiting = true
+		do = append(do, Action{Op: Attach})
 	}
 
 	// A container that stops can decide about its dependants and about the
@@ -120,6 +118,17 @@ func (t *Task) mustStop() bool {
 		all = all && c.Phase == Stopped
 	}
 	return all
+}
+
+// written reports whether containers of the task may have written something.
+// After a restart of the agent even a task that is to stop needs its logs.
+func (t *Task) written() bool {
+	for _, c := range t.Containers {
+		if !c.CreatedAt.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // noteRan dates a task whose containers were all started, the last of them

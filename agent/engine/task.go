@@ -123,10 +123,10 @@ type Container struct {
 type Health struct {
 	Status   string    // UNKNOWN, HEALTHY, UNHEALTHY
 	Since    time.Time `json:",omitzero"`
-	ExitCode int       `json:",omitempty"`
-	Output   string    `json:",omitempty"`
-	Failures int       `json:",omitempty"` // in a row
-	LastAt   time.Time `json:",omitzero"`  // when the last probe ended
+	ExitCode int       `json:"-"`
+	Output   string    `json:"-"`
+	Failures int       `json:"-"` // in a row
+	LastAt   time.Time `json:"-"` // when the last probe ended
 }
 
 // Sent is what the control plane has accepted of a task's state.

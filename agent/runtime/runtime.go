@@ -21,8 +21,13 @@ var (
 	// ErrUnavailable: the runtime's daemon does not answer now; what it runs
 	// may well be running. Try again.
 	ErrUnavailable = errors.New("runtime unavailable")
+	// ErrProcess: the OCI runtime could not start the container's process
+	// (command not in the image, not executable, a mount that cannot be made).
+	// Docker tells these when a container is started; here most of them show
+	// in Create already.
+	ErrProcess = errors.New("cannot start process")
 	// ErrInvalid: the spec asks for something that cannot be (unknown user,
-	// unknown capability, malformed ulimit, command not in the image ...).
+	// unknown capability, malformed ulimit ...).
 	ErrInvalid = errors.New("invalid")
 )
 
@@ -62,7 +67,7 @@ type Runtime interface {
 	Create(ctx context.Context, spec Spec) error
 	// Start runs the container's process and answers its pid. On a container
 	// that has exited it runs the process again, in place. An error that is
-	// the command's own (not in the image, not executable) is ErrInvalid.
+	// the command's own is ErrProcess.
 	Start(ctx context.Context, id string) (pid int, err error)
 	// Kill sends a signal to the container's first process.
 	Kill(ctx context.Context, id string, sig syscall.Signal) error

@@ -590,3 +590,16 @@ func scalarsOf(raw json.RawMessage) ([]string, bool) {
 	}
 	return out, true
 }
+
+// AWSPrincipals are the accounts and ARNs that the document names as principals.
+func (d *Document) AWSPrincipals() []string {
+	var out []string
+	for _, st := range d.statements {
+		for _, p := range st.principals {
+			if p.kind == "AWS" {
+				out = append(out, p.value)
+			}
+		}
+	}
+	return out
+}

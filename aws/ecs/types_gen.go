@@ -2687,7 +2687,7 @@ type AccessDeniedException struct {
 
 func (e *AccessDeniedException) Error() string   { return "AccessDeniedException: " + e.Message }
 func (*AccessDeniedException) ErrorCode() string { return "AccessDeniedException" }
-func (*AccessDeniedException) HTTPStatus() int   { return 400 }
+func (*AccessDeniedException) HTTPStatus() int   { return 403 }
 
 // AttributeLimitExceededException is an error of Amazon ECS.
 type AttributeLimitExceededException struct {

@@ -118,6 +118,12 @@ func load(dir string, s service) (*model, error) {
 		}
 		sh.Members = append(sh.Members, member{x.member, ref{Shape: x.target}})
 	}
+	for name, status := range s.status {
+		if m.Shapes[name] == nil {
+			return nil, fmt.Errorf("patch %s: no such shape in the model", name)
+		}
+		m.Shapes[name].Error.HTTPStatusCode = status
+	}
 	for _, op := range s.operations {
 		if m.Operations[op] == nil {
 			return nil, fmt.Errorf("%s: the model has no operation %s", s.pkg, op)

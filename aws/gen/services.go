@@ -19,6 +19,8 @@ type service struct {
 	operations []string
 	// extra adds members that the public model does not have.
 	extra []extraMember
+	// status corrects the HTTP status of errors.
+	status map[string]int
 }
 
 // An extraMember is a small patch on the model.
@@ -36,6 +38,9 @@ var services = []service{
 		{"DiscoverPollEndpointRequest", "zoneId", "String"},
 		{"DiscoverPollEndpointResponse", "systemLogsEndpoint", "String"},
 		{"RegisterContainerInstanceRequest", "clientToken", "String"},
+	}, status: map[string]int{
+		// As the newer models in the SDKs and ECS's page of common errors say.
+		"AccessDeniedException": 403,
 	}},
 	{pkg: "ecr", title: "Amazon ECR", style: "StyleECR"},
 	{pkg: "iam", title: "AWS IAM", style: "StyleQuery"},

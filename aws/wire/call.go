@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"sync"
 )
 
 // Decode reads the request into a new input.
@@ -56,7 +57,14 @@ func (c *Call) EncodeResponse(w http.ResponseWriter, requestID string, out any) 
 	v = v.Elem()
 	sc := c.Operation.Output()
 	op := c.Operation.Name
-	var b []byte
+	buffer := buffers.Get().(*[]byte)
+	b := (*buffer)[:0]
+	defer func() {
+		if cap(b) <= maxBuffer {
+			*buffer = b
+			buffers.Put(buffer)
+		}
+	}()
 	switch c.Protocol {
 	case Query:
 		b = append(b, '<')
@@ -90,11 +98,17 @@ func (c *Call) EncodeResponse(w http.ResponseWriter, requestID string, out any) 
 	default:
 		b = appendJSON(b, sc, "", v, true)
 		if c.Operation.NoOutput {
-			b = nil // Logs answers nothing at all to DeleteLogGroup and its like
+			b = b[:0] // Logs answers nothing at all to DeleteLogGroup and its like
 		}
 	}
 	return c.write(w, http.StatusOK, requestID, "", b)
 }
+
+// buffers are where responses are built. A large one is not kept: it would stay
+// for good what one answer needed once.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxBuffer = 1 << 18
 
 const xmlHeader = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
 

@@ -163,8 +163,10 @@ func (d *jsonDecoder) value(sc *Schema, format string, v reflect.Value) error {
 	return d.numeric(c, sc, v)
 }
 
+var numberNames = [...]string{Integer: "Integer", Long: "Long", Float: "Float", Double: "Double"}
+
 func (d *jsonDecoder) numeric(c byte, sc *Schema, v reflect.Value) error {
-	name := map[Kind]string{Integer: "Integer", Long: "Long", Float: "Float", Double: "Double"}[sc.Kind]
+	name := numberNames[sc.Kind]
 	bits := 64
 	if sc.Kind == Integer || sc.Kind == Float {
 		bits = 32
@@ -273,8 +275,8 @@ func (d *jsonDecoder) mismatch(c byte, want string) error {
 
 func (d *jsonDecoder) structure(sc *Schema, v reflect.Value) error {
 	fields := sc.bind(v.Type()).fields
-	return d.object(func(key string) error {
-		i, ok := sc.byName[key]
+	return d.object(func(key []byte) error {
+		i, ok := sc.byName[string(key)]
 		if !ok {
 			return d.skip()
 		}
@@ -286,7 +288,8 @@ func (d *jsonDecoder) structure(sc *Schema, v reflect.Value) error {
 func (d *jsonDecoder) mapping(sc *Schema, v reflect.Value) error {
 	m := reflect.MakeMap(v.Type())
 	elem := reflect.New(v.Type().Elem()).Elem()
-	err := d.object(func(key string) error {
+	err := d.object(func(raw []byte) error {
+		key := string(raw)
 		if d.peek() == 'n' {
 			// A null value is no entry: the model has no sparse maps.
 			return d.skip()
@@ -314,7 +317,8 @@ func (d *jsonDecoder) list(sc *Schema, v reflect.Value) error {
 }
 
 // object reads an object and calls member at each value.
-func (d *jsonDecoder) object(member func(key string) error) error {
+// key is only good until member returns.
+func (d *jsonDecoder) object(member func(key []byte) error) error {
 	if err := d.enter(); err != nil {
 		return err
 	}
@@ -327,7 +331,7 @@ func (d *jsonDecoder) object(member func(key string) error) error {
 		if d.peek() != '"' {
 			return d.syntax()
 		}
-		key, err := d.string()
+		key, err := d.raw()
 		if err != nil {
 			return err
 		}
@@ -382,11 +386,11 @@ func (d *jsonDecoder) array(element func() error) error {
 func (d *jsonDecoder) skip() error {
 	switch c := d.peek(); c {
 	case '{':
-		return d.object(func(string) error { return d.skip() })
+		return d.object(func([]byte) error { return d.skip() })
 	case '[':
 		return d.array(d.skip)
 	case '"':
-		_, err := d.string()
+		_, err := d.raw()
 		return err
 	case 't', 'f', 'n':
 		if d.literal("true") || d.literal("false") || d.literal("null") {
@@ -438,6 +442,12 @@ func (d *jsonDecoder) number() (string, error) {
 
 // string reads a string, at whose opening quote the decoder stands.
 func (d *jsonDecoder) string() (string, error) {
+	b, err := d.raw()
+	return string(b), err
+}
+
+// raw is string without a copy, where there are no escapes.
+func (d *jsonDecoder) raw() ([]byte, error) {
 	d.pos++
 	start := d.pos
 	ascii := true
@@ -446,35 +456,35 @@ func (d *jsonDecoder) string() (string, error) {
 		case c == '"':
 			s := d.data[start:d.pos]
 			if !ascii && !utf8.Valid(s) {
-				return "", serialization("The document is not valid UTF-8")
+				return nil, serialization("The document is not valid UTF-8")
 			}
 			d.pos++
-			return string(s), nil
+			return s, nil
 		case c == '\\':
 			return d.escaped(start)
 		case c < ' ':
-			return "", d.syntax()
+			return nil, d.syntax()
 		case c >= utf8.RuneSelf:
 			ascii = false
 		}
 	}
-	return "", d.syntax()
+	return nil, d.syntax()
 }
 
 // escaped is string once an escape was met.
-func (d *jsonDecoder) escaped(start int) (string, error) {
+func (d *jsonDecoder) escaped(start int) ([]byte, error) {
 	out := slices.Clone(d.data[start:d.pos])
 	for d.pos < len(d.data) {
 		c := d.data[d.pos]
 		switch {
 		case c == '"':
 			if !utf8.Valid(out) {
-				return "", serialization("The document is not valid UTF-8")
+				return nil, serialization("The document is not valid UTF-8")
 			}
 			d.pos++
-			return string(out), nil
+			return out, nil
 		case c < ' ':
-			return "", d.syntax()
+			return nil, d.syntax()
 		case c != '\\':
 			out = append(out, c)
 			d.pos++
@@ -482,7 +492,7 @@ func (d *jsonDecoder) escaped(start int) (string, error) {
 		}
 		d.pos++
 		if d.pos == len(d.data) {
-			return "", d.syntax()
+			return nil, d.syntax()
 		}
 		switch c := d.data[d.pos]; c {
 		case '"', '\\', '/':
@@ -500,7 +510,7 @@ func (d *jsonDecoder) escaped(start int) (string, error) {
 		case 'u':
 			r, ok := d.hex4(d.pos + 1)
 			if !ok {
-				return "", d.syntax()
+				return nil, d.syntax()
 			}
 			d.pos += 4
 			if utf16.IsSurrogate(r) {
@@ -515,11 +525,11 @@ func (d *jsonDecoder) escaped(start int) (string, error) {
 			}
 			out = utf8.AppendRune(out, r)
 		default:
-			return "", d.syntax()
+			return nil, d.syntax()
 		}
 		d.pos++
 	}
-	return "", d.syntax()
+	return nil, d.syntax()
 }
 
 func (d *jsonDecoder) hex4(at int) (rune, bool) {

@@ -24,7 +24,8 @@ func formatTime(t time.Time, format string) string {
 }
 
 // parseTime reads what AWS takes for a time in any protocol: the format of the
-// model first, then ISO 8601 with or without time and zone, then seconds.
+// model first, then ISO 8601 with or without time and zone, then seconds. AWS
+// keeps milliseconds, and so does this.
 func parseTime(s, format string) (time.Time, error) {
 	if format == "rfc822" {
 		if t, err := http.ParseTime(s); err == nil {
@@ -34,7 +35,7 @@ func parseTime(s, format string) (time.Time, error) {
 	if format != "unixTimestamp" {
 		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04Z07:00", "20060102T150405Z", time.DateOnly} {
 			if t, err := time.Parse(layout, s); err == nil {
-				return t.UTC(), nil
+				return t.UTC().Truncate(time.Millisecond), nil
 			}
 		}
 	}

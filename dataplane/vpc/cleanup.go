@@ -90,7 +90,7 @@ func cleanNetns(opts Options, name string) error {
 // cleanUp removes what is marked as the region's in the machine's own namespace.
 func (h *host) cleanUp() error {
 	var errs []error
-	links, err := h.nl.LinkList()
+	links, err := dump(h.nl.LinkList)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,9 @@ func (h *host) cleanUp() error {
 		}
 	}
 	metric := poolMetric(h.opts.Region)
-	routes, err := h.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return h.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	})
 	errs = append(errs, err)
 	for _, r := range routes {
 		if r.Type == unix.RTN_UNREACHABLE && r.Priority == metric {

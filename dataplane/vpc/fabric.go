@@ -174,7 +174,7 @@ func neighbour(link netlink.Link, a netip.Addr, mac net.HardwareAddr) *netlink.N
 }
 
 func (f *fabric) settleAddresses(lo netlink.Link, l layout) error {
-	have, err := f.nl.AddrList(lo, unix.AF_INET)
+	have, err := dump(func() ([]netlink.Addr, error) { return f.nl.AddrList(lo, unix.AF_INET) })
 	if err != nil {
 		return err
 	}
@@ -204,8 +204,10 @@ func (f *fabric) settleAddresses(lo netlink.Link, l layout) error {
 }
 
 func (f *fabric) settleRoutes(l layout) error {
-	have, err := f.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_UNSPEC},
-		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	have, err := dump(func() ([]netlink.Route, error) {
+		return f.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_UNSPEC},
+			netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return err
 	}
@@ -243,7 +245,7 @@ func (f *fabric) settleRoutes(l layout) error {
 }
 
 func (f *fabric) settleRules(l layout) error {
-	have, err := f.nl.RuleList(unix.AF_INET)
+	have, err := dump(func() ([]netlink.Rule, error) { return f.nl.RuleList(unix.AF_INET) })
 	if err != nil {
 		return err
 	}
@@ -316,8 +318,12 @@ func (f *fabric) forget(addresses map[netip.Addr]bool) error {
 	if len(addresses) == 0 {
 		return nil
 	}
-	_, err := f.nl.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf(addresses))
-	return err
+	for {
+		_, err := f.nl.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf(addresses))
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return err
+		}
+	}
 }
 
 type flowsOf map[netip.Addr]bool
@@ -375,7 +381,7 @@ func (f *fabric) deleteGroup(group uint32) error {
 // dismantle removes every link, so that the VPC is dead even while some process still holds its namespace.
 func (f *fabric) dismantle() error {
 	f.sweeps.Wait()
-	links, err := f.nl.LinkList()
+	links, err := dump(f.nl.LinkList)
 	if err != nil {
 		return err
 	}
@@ -399,6 +405,16 @@ func (f *fabric) close() {
 		_ = f.nft.CloseLasting()
 	}
 	f.ns.Close()
+}
+
+// dump repeats a listing that the kernel says was disturbed by a change: half a list must never decide what is deleted.
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for {
+		out, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

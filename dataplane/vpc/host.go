@@ -182,7 +182,7 @@ func (h *host) route(want map[netip.Addr]string) error {
 
 // hostRoutes lists the public addresses that are routed to uplinks of the region.
 func hostRoutes(nl *netlink.Handle, region string) (map[netip.Addr]string, error) {
-	links, err := nl.LinkList()
+	links, err := dump(nl.LinkList)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,9 @@ func hostRoutes(nl *netlink.Handle, region string) (map[netip.Addr]string, error
 			names[l.Attrs().Index] = l.Attrs().Name
 		}
 	}
-	routes, err := nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -11,8 +11,6 @@ import (
 	"os"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // patience is how long a packet that must not arrive is waited for, and how long a connection that must come about may
@@ -229,5 +227,3 @@ func echo(c net.Conn, wait time.Duration) error {
 }
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
-
-var _ = unix.AF_INET

@@ -126,7 +126,7 @@ func (f *fabric) makePair(e *eni, ns *os.File, inner *netlink.Handle) (outer, et
 
 // soleAddress gives a link one IPv4 address and takes away others.
 func soleAddress(h *netlink.Handle, link netlink.Link, want netip.Prefix) error {
-	have, err := h.AddrList(link, unix.AF_INET)
+	have, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(link, unix.AF_INET) })
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (f *fabric) retire(link netlink.Link) error {
 // retireStrangers retires the links that are not in wanted, as a killed engine leaves them, and removes routes to other
 // addresses than the wanted ones. It returns the addresses that became free.
 func (f *fabric) retireStrangers(wanted map[string]netip.Addr) (map[netip.Addr]bool, error) {
-	links, err := f.nl.LinkList()
+	links, err := dump(f.nl.LinkList)
 	if err != nil {
 		return nil, err
 	}
@@ -184,8 +184,10 @@ func (f *fabric) retireStrangers(wanted map[string]netip.Addr) (map[netip.Addr]b
 			continue
 		}
 		address, stays := wanted[a.Name]
-		routes, err := f.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: localTable, LinkIndex: a.Index},
-			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+		routes, err := dump(func() ([]netlink.Route, error) {
+			return f.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: localTable, LinkIndex: a.Index},
+				netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+		})
 		if err != nil {
 			return nil, err
 		}

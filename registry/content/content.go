@@ -32,6 +32,8 @@ var (
 	ErrOffset = errors.New("bytes do not continue the upload")
 	// ErrDigest: the bytes are not those of the digest.
 	ErrDigest = errors.New("digest does not match the content")
+	// ErrShortPart: a part that was not the last had less than it must.
+	ErrShortPart = errors.New("part too short")
 	// ErrTooLarge: the upload grew beyond the limit.
 	ErrTooLarge = errors.New("content too large")
 )

@@ -43,6 +43,10 @@ type Upload struct {
 	size int64
 	used time.Time
 	gone bool // committed or cancelled
+
+	// Only for uploads that are made of parts with a least size, and only in
+	// memory: a restart forgives a short part.
+	short, tooShort bool
 }
 
 // Begin starts an upload for an owner, which is any short text.
@@ -173,6 +177,22 @@ func (u *Upload) Append(ctx context.Context, r io.Reader, at int64) (int64, erro
 	return u.append(r, at)
 }
 
+// AppendPart is Append for a part that must have at least least bytes unless it
+// is the last. Whether it was the last shows at the end: Commit says ErrShortPart.
+func (u *Upload) AppendPart(ctx context.Context, r io.Reader, at, least int64) (int64, error) {
+	if err := u.acquire(ctx); err != nil {
+		return 0, err
+	}
+	defer u.release()
+	before := at
+	size, err := u.append(r, at)
+	if err == nil {
+		u.tooShort = u.tooShort || u.short
+		u.short = size-before < least
+	}
+	return size, err
+}
+
 func (u *Upload) append(r io.Reader, at int64) (_ int64, err error) {
 	f, err := u.open()
 	if err != nil {
@@ -288,6 +308,9 @@ func (u *Upload) Commit(ctx context.Context, d Digest, r io.Reader, at int64) (s
 		return 0, nil, err
 	}
 	defer f.Close()
+	if u.tooShort {
+		return u.size, nil, errors.Join(ErrShortPart, u.discard())
+	}
 	if digestOf(u.hash.Sum(nil)) != d {
 		return u.size, nil, errors.Join(ErrDigest, u.discard())
 	}

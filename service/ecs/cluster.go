@@ -85,7 +85,7 @@ func (e *ECS) CreateCluster(ctx context.Context, in *api.CreateClusterInput) (*a
 				Settings: in.Settings, Configuration: in.Configuration, Tags: tags, CreatedAt: now,
 			}
 			if len(c.Settings) == 0 {
-				c.Settings = clusterSettings(tx, caller.Account, caller.ARN)
+				c.Settings = clusterSettings(tx, caller.Account, caller.PrincipalARN())
 			}
 			state.Clusters.Put(tx, c)
 		}

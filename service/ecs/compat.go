@@ -171,8 +171,6 @@ func fargateAcceptsContainer(d *api.TaskDefinition, c *api.ContainerDefinition, 
 			return no("devices")
 		case l.SharedMemorySize != nil:
 			return no("sharedMemorySize")
-		case len(l.Tmpfs) > 0:
-			return no("tmpfs")
 		case l.MaxSwap != nil || l.Swappiness != nil:
 			return no("maxSwap and swappiness")
 		case l.Capabilities != nil && slices.ContainsFunc(l.Capabilities.Add, func(s string) bool { return s != "SYS_PTRACE" }):

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/berth-run/berth/auth"
 	api "github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/store"
 )
@@ -23,22 +24,11 @@ type Config struct {
 	Clock func() time.Time
 	// NewID makes 32 random hex digits. nil: from crypto/rand.
 	NewID func() string
-	// Caller says who calls. Required.
-	Caller func(ctx context.Context) Caller
 	// PassRole returns the error that the caller gets if it may not hand the
-	// role to the AWS service toService, or if the role does not exist. Required.
-	PassRole func(ctx context.Context, r store.Reader, caller Caller, roleARN, toService string) error
+	// role to the AWS service. Required; auth.Authorizer has it.
+	PassRole func(ctx context.Context, r store.Reader, caller *auth.Caller, roleARN, service string) error
 	// PollEndpoint is the URL under which the agent of this request finds ACS and TCS. Required.
 	PollEndpoint func(ctx context.Context) string
-	// MayReport returns the error that the caller gets if it may not speak for
-	// a container instance. nil: its permissions alone decide.
-	MayReport func(ctx context.Context, r store.Reader, instanceARN string) error
-}
-
-// Caller is who makes a request.
-type Caller struct {
-	Account string
-	ARN     string
 }
 
 // ECS answers the ECS API.
@@ -53,7 +43,7 @@ var _ api.Handler = (*ECS)(nil)
 // New makes the service. It panics on a Config that lacks something required:
 // that is a mistake in the wiring, not an input.
 func New(cfg Config) *ECS {
-	if cfg.DB == nil || cfg.Region == "" || cfg.Account == "" || cfg.Caller == nil || cfg.PassRole == nil || cfg.PollEndpoint == nil {
+	if cfg.DB == nil || cfg.Region == "" || cfg.Account == "" || cfg.PassRole == nil || cfg.PollEndpoint == nil {
 		panic("ecs: incomplete Config")
 	}
 	if cfg.Clock == nil {
@@ -74,12 +64,12 @@ func randomID() string {
 // now is the time as it is stored: UTC, with the milliseconds that AWS shows.
 func (e *ECS) now() time.Time { return e.cfg.Clock().UTC().Truncate(time.Millisecond) }
 
-func (e *ECS) caller(ctx context.Context) Caller {
-	c := e.cfg.Caller(ctx)
-	if c.Account == "" {
-		c.Account = e.cfg.Account
+// caller is who makes the request; a region calling itself is its account.
+func (e *ECS) caller(ctx context.Context) *auth.Caller {
+	if c := auth.FromContext(ctx); c != nil {
+		return c
 	}
-	return c
+	return &auth.Caller{Kind: auth.RootUser, Account: e.cfg.Account, ARN: rootARN(e.cfg.Account)}
 }
 
 // uuid makes an id of the form that containers and attachments have.

@@ -187,3 +187,9 @@ type DHCPValue struct {
 
 // DHCPOptionSets is keyed by id.
 var DHCPOptionSets = store.NewTable("dhcp", func(d *DHCPOptions) string { return d.ID })
+
+// GroupName makes a group's name unique in its VPC.
+type GroupName struct{ VPC, Name, Group string }
+
+// GroupNames is keyed by vpc/name.
+var GroupNames = store.NewTable("sgname", func(n *GroupName) string { return n.VPC + "/" + n.Name })

@@ -122,3 +122,13 @@ func RepositoryOf(key string) (account, name string) {
 	account, name, _ = strings.Cut(key, "/")
 	return account, name
 }
+
+// RegistryKey is the key that seals what the registry hands out: passwords and
+// download links.
+type RegistryKey struct{ Secret []byte }
+
+// RegistryKeyName is the key of the only row of RegistryKeys.
+const RegistryKeyName = "key"
+
+// RegistryKeys holds the one RegistryKey.
+var RegistryKeys = store.NewTable("registrykey", func(*RegistryKey) string { return RegistryKeyName }, store.Sealed())

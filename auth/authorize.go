@@ -1,0 +1,425 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/berth-run/berth/auth/managed"
+	"github.com/berth-run/berth/auth/policy"
+	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
+)
+
+// A Check is one action on one resource that a caller must be allowed.
+type Check struct {
+	Action   string // ecs:RunTask
+	Resource string // an ARN, or *
+	// Keys are the condition keys of this action, such as ecs:cluster or
+	// aws:RequestTag/team. The global keys are added.
+	Keys map[string][]string
+	// Policy is the document attached to the resource, "" for none.
+	Policy string
+}
+
+// An Authorizer decides whether callers may do what they ask.
+type Authorizer struct {
+	Sessions *Sessions        // seals EC2's encoded messages; required
+	Clock    func() time.Time // nil: time.Now
+
+	docs policy.Cache
+}
+
+// Denied is the answer to a caller who may not.
+type Denied struct {
+	*wire.APIError
+	Decision policy.Decision
+	// Text is AWS's message without what a protocol adds to it.
+	Text string
+}
+
+// Unwrap makes the AWS error known to those who encode it.
+func (d *Denied) Unwrap() error { return d.APIError }
+
+// Check returns nil if c may do all of the checks, a *Denied for the first that
+// is not allowed, and another error if a policy cannot be read.
+func (a *Authorizer) Check(ctx context.Context, r store.Reader, c *Caller, checks ...Check) error {
+	if c == nil {
+		return &Denied{APIError: wire.NewError(http.StatusForbidden, "AccessDenied", "Access denied"), Text: "Access denied"}
+	}
+	p, err := a.principal(r, c)
+	if err != nil {
+		return err
+	}
+	for i := range checks {
+		d, err := a.decide(ctx, p, c, &checks[i])
+		if err != nil {
+			return err
+		}
+		if !d.Allowed {
+			return a.denied(RequestFrom(ctx), c, &checks[i], d)
+		}
+	}
+	return nil
+}
+
+// Decide is Check for one action, for those who have a use for the decision.
+func (a *Authorizer) Decide(ctx context.Context, r store.Reader, c *Caller, check Check) (policy.Decision, error) {
+	p, err := a.principal(r, c)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return a.decide(ctx, p, c, &check)
+}
+
+// PassRole checks that c may hand the role to an AWS service, such as
+// ecs-tasks.amazonaws.com.
+func (a *Authorizer) PassRole(ctx context.Context, r store.Reader, c *Caller, roleARN, service string) error {
+	if c != nil && accountOfARN(roleARN) != c.Account {
+		e := denial(RequestFrom(ctx).Protocol, "Cross-account pass role is not allowed.")
+		return &Denied{APIError: e, Text: e.Message}
+	}
+	return a.Check(ctx, r, c, Check{Action: "iam:PassRole", Resource: roleARN,
+		Keys: map[string][]string{"iam:PassedToService": {service}}})
+}
+
+func accountOfARN(arn string) string {
+	if part := strings.SplitN(arn, ":", 6); len(part) == 6 {
+		return part[4]
+	}
+	return ""
+}
+
+// MayAssume decides by a role's trust policy, and by c's own policies where
+// that asks for them, whether c may do action (sts:AssumeRole) on the role.
+func (a *Authorizer) MayAssume(ctx context.Context, r store.Reader, c *Caller, role *state.Role, action string, keys map[string][]string) error {
+	p, err := a.principal(r, c)
+	if err != nil {
+		return err
+	}
+	check := Check{Action: action, Resource: role.ARN(), Keys: keys}
+	trust, err := a.docs.Parse(role.Trust, policy.Trust)
+	if err != nil {
+		return fmt.Errorf("trust policy of %s: %w", check.Resource, err)
+	}
+	req := a.request(ctx, p, c, &check)
+	req.Policy, req.Trust, req.ResourceAccount = trust, true, role.Account
+	if d := policy.Evaluate(&req); !d.Allowed {
+		// STS says nothing of which policy refused.
+		e := denial(RequestFrom(ctx).Protocol, policy.Decision{}.Message(c.ARN, action, check.Resource))
+		return &Denied{APIError: e, Decision: d, Text: e.Message}
+	}
+	return nil
+}
+
+// ServiceMayAssume reports whether the role's trust policy lets an AWS service
+// such as ecs-tasks.amazonaws.com take the role. Keys may hold aws:SourceArn
+// and aws:SourceAccount.
+func (a *Authorizer) ServiceMayAssume(role *state.Role, service string, keys map[string][]string) bool {
+	trust, err := a.docs.Parse(role.Trust, policy.Trust)
+	if err != nil {
+		return false // what cannot be read allows nothing
+	}
+	now := a.now()
+	return policy.Evaluate(&policy.Request{
+		Principal: policy.Principal{Service: service},
+		Action:    "sts:AssumeRole", Resource: role.ARN(),
+		Keys: lowerKeys(keys), Policy: trust, Trust: true,
+		Global: func(name string) ([]string, bool) {
+			switch name {
+			case "aws:currenttime":
+				return []string{now.UTC().Format(time.RFC3339)}, true
+			case "aws:epochtime":
+				return []string{strconv.FormatInt(now.Unix(), 10)}, true
+			case "aws:principalisawsservice":
+				return []string{"true"}, true
+			}
+			return nil, false
+		},
+	}).Allowed
+}
+
+func (a *Authorizer) now() time.Time {
+	if a.Clock == nil {
+		return time.Now()
+	}
+	return a.Clock()
+}
+
+// principal is a caller with all policies that speak of it.
+type principal struct {
+	identity []*policy.Document
+	boundary *policy.Document
+	session  []*policy.Document
+	tags     []state.Tag
+}
+
+// nothing allows nothing. It stands for a boundary that is gone.
+var nothing = &policy.Document{}
+
+func (a *Authorizer) principal(r store.Reader, c *Caller) (*principal, error) {
+	p := &principal{}
+	var boundary string
+	switch c.Kind {
+	case User:
+		u, ok := state.Users.Get(r, state.IAMKey(c.Account, c.Name))
+		if !ok {
+			return p, nil
+		}
+		if err := a.collect(r, p, u.Inline, u.Attached); err != nil {
+			return nil, err
+		}
+		for _, name := range u.Groups {
+			if g, ok := state.Groups.Get(r, state.IAMKey(c.Account, name)); ok {
+				if err := a.collect(r, p, g.Inline, g.Attached); err != nil {
+					return nil, err
+				}
+			}
+		}
+		boundary, p.tags = u.Boundary, u.Tags
+	case AssumedRole:
+		role, ok := state.Roles.Get(r, state.IAMKey(c.Account, c.Name))
+		if !ok || c.Session == nil || role.ID != c.Session.PrincipalID {
+			return p, nil
+		}
+		if err := a.collect(r, p, role.Inline, role.Attached); err != nil {
+			return nil, err
+		}
+		boundary, p.tags = role.Boundary, role.Tags
+	}
+	if boundary != "" {
+		p.boundary = nothing
+		if text, ok := ManagedDocument(r, boundary); ok {
+			doc, err := a.docs.Parse(text, policy.Identity)
+			if err != nil {
+				return nil, fmt.Errorf("policy %s: %w", boundary, err)
+			}
+			p.boundary = doc
+		}
+	}
+	if c.Session == nil || len(c.Session.Policies)+len(c.Session.PolicyARNs) == 0 {
+		return p, nil
+	}
+	p.session = []*policy.Document{}
+	for _, text := range c.Session.Policies {
+		doc, err := a.docs.Parse(text, policy.Identity)
+		if err != nil {
+			return nil, fmt.Errorf("session policy: %w", err)
+		}
+		p.session = append(p.session, doc)
+	}
+	for _, arn := range c.Session.PolicyARNs {
+		if text, ok := ManagedDocument(r, arn); ok {
+			doc, err := a.docs.Parse(text, policy.Identity)
+			if err != nil {
+				return nil, fmt.Errorf("policy %s: %w", arn, err)
+			}
+			p.session = append(p.session, doc)
+		}
+	}
+	return p, nil
+}
+
+func (a *Authorizer) collect(r store.Reader, p *principal, inline []state.InlinePolicy, attached []string) error {
+	for _, in := range inline {
+		doc, err := a.docs.Parse(in.Document, policy.Identity)
+		if err != nil {
+			return fmt.Errorf("policy %s: %w", in.Name, err)
+		}
+		p.identity = append(p.identity, doc)
+	}
+	for _, arn := range attached {
+		text, ok := ManagedDocument(r, arn)
+		if !ok {
+			continue
+		}
+		doc, err := a.docs.Parse(text, policy.Identity)
+		if err != nil {
+			return fmt.Errorf("policy %s: %w", arn, err)
+		}
+		p.identity = append(p.identity, doc)
+	}
+	return nil
+}
+
+// ManagedDocument is the default version of a managed policy, a customer's or AWS's.
+func ManagedDocument(r store.Reader, arn string) (string, bool) {
+	if p, ok := managed.Find(arn); ok {
+		return p.Document, true
+	}
+	for p := range state.ManagedPolicies.By(r, "arn", arn) {
+		return p.Document(), true
+	}
+	return "", false
+}
+
+func (a *Authorizer) decide(ctx context.Context, p *principal, c *Caller, check *Check) (policy.Decision, error) {
+	req := a.request(ctx, p, c, check)
+	if check.Policy != "" {
+		doc, err := a.docs.Parse(check.Policy, policy.Resource)
+		if err != nil {
+			return policy.Decision{}, fmt.Errorf("policy of %s: %w", check.Resource, err)
+		}
+		req.Policy, req.ResourceAccount = doc, accountOfARN(check.Resource)
+	}
+	return policy.Evaluate(&req), nil
+}
+
+func (a *Authorizer) request(ctx context.Context, p *principal, c *Caller, check *Check) policy.Request {
+	around := RequestFrom(ctx)
+	return policy.Request{
+		Principal: policy.Principal{Account: c.Account, ARN: c.ARN, Role: c.RoleARN, ID: c.PrincipalID(), Root: c.Kind == RootUser},
+		Action:    check.Action, Resource: check.Resource,
+		Keys:     lowerKeys(check.Keys),
+		Global:   func(name string) ([]string, bool) { return a.global(around, p, c, name) },
+		Identity: p.identity, Boundary: p.boundary, Session: p.session,
+	}
+}
+
+// lowerKeys spells condition keys as package policy looks them up.
+func lowerKeys(keys map[string][]string) map[string][]string {
+	if len(keys) == 0 {
+		return nil
+	}
+	low := make(map[string][]string, len(keys))
+	for k, v := range keys {
+		low[strings.ToLower(k)] = v
+	}
+	return low
+}
+
+// global is the value of a condition key that every request has.
+func (a *Authorizer) global(r *Request, p *principal, c *Caller, name string) ([]string, bool) {
+	one := func(s string) ([]string, bool) { return []string{s}, s != "" }
+	switch name {
+	case "aws:principalarn":
+		return one(c.PrincipalARN())
+	case "aws:principalaccount":
+		return one(c.Account)
+	case "aws:principaltype":
+		return one(map[Kind]string{RootUser: "Account", User: "User", AssumedRole: "AssumedRole"}[c.Kind])
+	case "aws:userid":
+		return one(c.UserID)
+	case "aws:username":
+		if c.Kind == User {
+			return one(c.Name)
+		}
+		return nil, false
+	case "aws:sourceip":
+		if r.SourceIP.IsValid() {
+			return one(r.SourceIP.Unmap().String())
+		}
+		return nil, false
+	case "aws:securetransport":
+		return one(strconv.FormatBool(r.Secure))
+	case "aws:requestedregion":
+		return one(r.Region)
+	case "aws:useragent":
+		return one(r.UserAgent)
+	case "aws:currenttime":
+		return one(a.at(r).UTC().Format(time.RFC3339))
+	case "aws:epochtime":
+		return one(strconv.FormatInt(a.at(r).Unix(), 10))
+	case "aws:viaawsservice", "aws:principalisawsservice":
+		return one("false")
+	case "aws:tokenissuetime":
+		if c.Session != nil {
+			return one(c.Session.IssuedAt.UTC().Format(time.RFC3339))
+		}
+		return nil, false
+	case "aws:multifactorauthpresent":
+		// Long-term keys do not have this key at all.
+		if c.Session != nil {
+			return one("false")
+		}
+		return nil, false
+	case "aws:sourceidentity":
+		if c.Session != nil {
+			return one(c.Session.SourceIdentity)
+		}
+		return nil, false
+	}
+	tag, ok := strings.CutPrefix(name, "aws:principaltag/")
+	if !ok {
+		return nil, false
+	}
+	if c.Session != nil {
+		for k, v := range c.Session.Tags {
+			if strings.EqualFold(k, tag) {
+				return []string{v}, true
+			}
+		}
+	}
+	for _, t := range p.tags {
+		if strings.EqualFold(t.Key, tag) {
+			return []string{t.Value}, true
+		}
+	}
+	return nil, false
+}
+
+func (a *Authorizer) at(r *Request) time.Time {
+	if r.Time.IsZero() {
+		return a.now()
+	}
+	return r.Time
+}
+
+// denial is an access-denied error as the protocol says it.
+func denial(p wire.Protocol, text string) *wire.APIError {
+	switch p {
+	case wire.JSON10, wire.JSON11:
+		return wire.NewError(http.StatusBadRequest, "AccessDeniedException", text)
+	case wire.EC2Query:
+		return wire.NewError(http.StatusForbidden, "UnauthorizedOperation", "You are not authorized to perform this operation. "+text)
+	}
+	return wire.NewError(http.StatusForbidden, "AccessDenied", text)
+}
+
+func (a *Authorizer) denied(r *Request, c *Caller, check *Check, d policy.Decision) error {
+	resource := check.Resource
+	if resource == "*" && r.Protocol == wire.EC2Query {
+		resource = ""
+	}
+	text := d.Message(c.ARN, check.Action, resource)
+	e := denial(r.Protocol, text)
+	if r.Protocol == wire.EC2Query {
+		e.Message += ". Encoded authorization failure message: " + a.encoded(c, check, d)
+	}
+	return &Denied{APIError: e, Decision: d, Text: text}
+}
+
+// encoded is the blob that sts:DecodeAuthorizationMessage explains.
+func (a *Authorizer) encoded(c *Caller, check *Check, d policy.Decision) string {
+	type item struct {
+		Key    string   `json:"key"`
+		Values []string `json:"values"`
+	}
+	var m struct {
+		Allowed      bool `json:"allowed"`
+		ExplicitDeny bool `json:"explicitDeny"`
+		Context      struct {
+			Principal  map[string]string `json:"principal"`
+			Action     string            `json:"action"`
+			Resource   string            `json:"resource"`
+			Conditions []item            `json:"conditions"`
+		} `json:"context"`
+	}
+	m.ExplicitDeny = d.Explicit
+	m.Context.Principal = map[string]string{"id": c.UserID, "arn": c.ARN}
+	m.Context.Action, m.Context.Resource = check.Action, check.Resource
+	m.Context.Conditions = []item{}
+	for k, v := range check.Keys {
+		m.Context.Conditions = append(m.Context.Conditions, item{k, v})
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		return "" // strings always marshal
+	}
+	return a.Sessions.seal(sealedMessage, text)
+}

@@ -1,0 +1,103 @@
+package auth
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/berth-run/berth/auth/sigv4"
+	"github.com/berth-run/berth/aws/wire"
+)
+
+// Signer signs requests. It is sigv4.Signer, which those import who must not
+// depend on the store.
+type Signer = sigv4.Signer
+
+// Kind is a kind of principal.
+type Kind string
+
+// The kinds of principals.
+const (
+	RootUser    Kind = "root"
+	User        Kind = "user"
+	AssumedRole Kind = "role"
+)
+
+// A Caller is a verified principal.
+type Caller struct {
+	Kind    Kind
+	Account string
+	ARN     string // arn:aws:iam::A:root, arn:aws:iam::A:user/P/N, arn:aws:sts::A:assumed-role/R/S
+	UserID  string // A, AIDA…, AROA…:session
+	Name    string // of the user or role, "" for root
+
+	// For sessions of a role.
+	RoleARN     string // with the role's path
+	SessionName string
+
+	AccessKeyID string
+	Session     *Session // nil with a long-term key
+}
+
+// PrincipalARN is the ARN that policies know the caller by: for the session of
+// a role, the role's.
+func (c *Caller) PrincipalARN() string {
+	if c.Kind == AssumedRole {
+		return c.RoleARN
+	}
+	return c.ARN
+}
+
+// PrincipalID is the unique id of the user or role.
+func (c *Caller) PrincipalID() string {
+	if c.Session != nil && c.Session.PrincipalID != "" {
+		return c.Session.PrincipalID
+	}
+	return c.UserID
+}
+
+// A Request is what is known of the request around the call.
+type Request struct {
+	ID        string
+	Protocol  wire.Protocol // in which errors are answered
+	Service   string        // "ecs"
+	Operation string
+	Region    string
+	Host      string // as the client named this server, with the port
+	SourceIP  netip.Addr
+	Secure    bool // TLS
+	UserAgent string
+	Time      time.Time
+}
+
+type contextKey int
+
+const (
+	callerKey contextKey = iota
+	requestKey
+)
+
+// WithCaller returns a context in which c is the caller.
+func WithCaller(ctx context.Context, c *Caller) context.Context {
+	return context.WithValue(ctx, callerKey, c)
+}
+
+// FromContext is the caller of the request that ctx belongs to, or nil.
+func FromContext(ctx context.Context) *Caller {
+	c, _ := ctx.Value(callerKey).(*Caller)
+	return c
+}
+
+// WithRequest returns a context that knows of r.
+func WithRequest(ctx context.Context, r *Request) context.Context {
+	return context.WithValue(ctx, requestKey, r)
+}
+
+// RequestFrom is the request that ctx belongs to. Outside of one it is empty,
+// never nil.
+func RequestFrom(ctx context.Context) *Request {
+	if r, ok := ctx.Value(requestKey).(*Request); ok {
+		return r
+	}
+	return &Request{}
+}

@@ -1,0 +1,617 @@
+package ec2
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	api "github.com/berth-run/berth/aws/ec2"
+	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
+)
+
+// Limits of facts: networking, security groups.
+const (
+	maxRules              = 60 // per group, direction and address family
+	maxGroups             = 2500
+	maxGroupsPerInterface = 5
+)
+
+var groupText = regexp.MustCompile(`^[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}$`)
+
+func noGroup(id string) error {
+	return bad("InvalidGroup.NotFound", "The security group '%s' does not exist", id)
+}
+
+// CreateSecurityGroup makes a group that lets everything out and nothing in.
+func (e *EC2) CreateSecurityGroup(ctx context.Context, in *api.CreateSecurityGroupInput) (*api.CreateSecurityGroupOutput, error) {
+	name, account := wire.Value(in.GroupName), e.Account(ctx)
+	switch {
+	case name == "":
+		return nil, bad("MissingParameter", "The request must contain the parameter GroupName")
+	case wire.Value(in.Description) == "":
+		return nil, bad("MissingParameter", "The request must contain the parameter GroupDescription")
+	case name == "default":
+		return nil, bad("InvalidParameterValue", "Cannot use reserved security group name: default")
+	case strings.HasPrefix(name, "sg-"):
+		return nil, bad("InvalidParameterValue", "Value (%s) for parameter GroupName is invalid. Group names may not be in the format sg-*", name)
+	case !groupText.MatchString(name):
+		return nil, bad("InvalidParameterValue", "Value (%s) for parameter GroupName is invalid. Character sets beyond ASCII are not supported.", name)
+	case !groupText.MatchString(*in.Description):
+		return nil, bad("InvalidParameterValue", "Value (%s) for parameter GroupDescription is invalid. Character sets beyond ASCII are not supported.", *in.Description)
+	}
+	tags, err := tagsFor("security-group", in.TagSpecifications)
+	if err != nil {
+		return nil, err
+	}
+	g := &state.SecurityGroup{ID: e.id("sg"), Account: account, Name: name, Description: *in.Description, Tags: tags, CreatedAt: e.Now()}
+	g.Rules = []state.SecurityGroupRule{{ID: e.id("sgr"), Egress: true, Protocol: "-1", From: -1, To: -1, CIDR: netip.MustParsePrefix("0.0.0.0/0")}}
+	err = e.DB.Update(ctx, func(tx *store.Tx) error {
+		vpc := wire.Value(in.VpcId)
+		if vpc == "" {
+			for v := range state.VPCs.By(tx, "account", account) {
+				if v.Default {
+					vpc = v.ID
+				}
+			}
+			if vpc == "" {
+				return bad("VPCIdNotSpecified", "No default VPC for this user")
+			}
+		}
+		if v, ok := state.VPCs.Get(tx, vpc); !ok || v.Account != account {
+			return noVPC(vpc)
+		}
+		n := 0
+		for range state.SecurityGroups.By(tx, "account", account) {
+			n++
+		}
+		if n >= maxGroups {
+			return bad("SecurityGroupLimitExceeded", "The maximum number of security groups has been reached.")
+		}
+		// The name's own row makes it unique against a caller at the same moment.
+		key := vpc + "/" + name
+		if _, taken := state.GroupNames.Get(tx, key); taken {
+			return bad("InvalidGroup.Duplicate", "The security group '%s' already exists for VPC '%s'", name, vpc)
+		}
+		next := *g
+		next.VPC = vpc
+		state.SecurityGroups.Put(tx, &next)
+		state.GroupNames.Put(tx, &state.GroupName{VPC: vpc, Name: name, Group: g.ID})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateSecurityGroupOutput{GroupId: new(g.ID), Tags: tagsView(tags), SecurityGroupArn: e.arn(account, "security-group", g.ID)}, nil
+}
+
+// group finds a group by id, or by name in the default VPC.
+func group(r store.Reader, account string, id, name *string) (*state.SecurityGroup, error) {
+	if wire.Value(id) != "" {
+		g, ok := state.SecurityGroups.Get(r, *id)
+		if !ok || g.Account != account {
+			if !strings.HasPrefix(*id, "sg-") {
+				return nil, bad("InvalidGroupId.Malformed", "Invalid id: \"%s\" (expecting \"sg-...\")", *id)
+			}
+			return nil, noGroup(*id)
+		}
+		return g, nil
+	}
+	if wire.Value(name) == "" {
+		return nil, bad("MissingParameter", "The request must contain the parameter groupName or groupId")
+	}
+	for g := range state.SecurityGroups.By(r, "account", account) {
+		if v, ok := state.VPCs.Get(r, g.VPC); g.Name == *name && ok && v.Default {
+			return g, nil
+		}
+	}
+	return nil, bad("InvalidGroup.NotFound", "The security group '%s' does not exist in default VPC", *name)
+}
+
+// DeleteSecurityGroup removes a group that nothing uses.
+func (e *EC2) DeleteSecurityGroup(ctx context.Context, in *api.DeleteSecurityGroupInput) (*api.DeleteSecurityGroupOutput, error) {
+	id := ""
+	err := e.DB.Update(ctx, func(tx *store.Tx) error {
+		g, err := group(tx, e.Account(ctx), in.GroupId, in.GroupName)
+		if err != nil {
+			return err
+		}
+		if g.Name == "default" {
+			return bad("CannotDelete", "the specified group: \"%s\" name: \"default\" cannot be deleted by a user", g.ID)
+		}
+		inUse := bad("DependencyViolation", "resource %s has a dependent object", g.ID)
+		for range state.NetworkInterfaces.By(tx, "group", g.ID) {
+			return inUse
+		}
+		for range state.SecurityGroups.By(tx, "references", g.ID) {
+			return inUse
+		}
+		id = g.ID
+		state.SecurityGroups.Delete(tx, g.ID)
+		state.GroupNames.Delete(tx, g.VPC+"/"+g.Name)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.DeleteSecurityGroupOutput{Return: new(true), GroupId: new(id)}, nil
+}
+
+// DescribeSecurityGroups lists groups with their rules.
+func (e *EC2) DescribeSecurityGroups(ctx context.Context, in *api.DescribeSecurityGroupsInput) (*api.DescribeSecurityGroupsOutput, error) {
+	snap, account := e.DB.Snapshot(), e.Account(ctx)
+	q := request{in.GroupIds, in.Filters, in.MaxResults, in.NextToken}
+	for _, name := range in.GroupNames {
+		g, err := group(snap, account, nil, &name)
+		if err != nil {
+			return nil, err
+		}
+		q.ids = append(slices.Clone(q.ids), g.ID)
+	}
+	out, next, err := list(q, kind[*state.SecurityGroup, api.SecurityGroup]{
+		name: "sgs", rows: mine(state.SecurityGroups.All(snap), account, func(g *state.SecurityGroup) string { return g.Account }),
+		id:      func(g *state.SecurityGroup) string { return g.ID },
+		missing: noGroup,
+		tags:    func(g *state.SecurityGroup) []state.Tag { return g.Tags },
+		field: func(g *state.SecurityGroup, name string) ([]string, bool) {
+			switch name {
+			case "group-id":
+				return one(g.ID), true
+			case "group-name":
+				return one(g.Name), true
+			case "vpc-id":
+				return one(g.VPC), true
+			case "description":
+				return one(g.Description), true
+			case "owner-id":
+				return one(g.Account), true
+			}
+			prefix, rest, egress := "ip-permission.", "", false
+			if strings.HasPrefix(name, "egress.") {
+				prefix, egress = "egress.ip-permission.", true
+			}
+			rest, ok := strings.CutPrefix(name, prefix)
+			if !ok {
+				return nil, false
+			}
+			var got []string
+			for _, r := range g.Rules {
+				if r.Egress != egress {
+					continue
+				}
+				switch rest {
+				case "cidr":
+					if r.CIDR.IsValid() && r.CIDR.Addr().Is4() {
+						got = append(got, r.CIDR.String())
+					}
+				case "ipv6-cidr":
+					if r.CIDR.IsValid() && r.CIDR.Addr().Is6() {
+						got = append(got, r.CIDR.String())
+					}
+				case "from-port":
+					got = append(got, strconv.Itoa(r.From))
+				case "to-port":
+					got = append(got, strconv.Itoa(r.To))
+				case "protocol":
+					got = append(got, r.Protocol)
+				case "group-id":
+					got = append(got, one(r.Group)...)
+				case "prefix-list-id":
+					got = append(got, one(r.PrefixList)...)
+				default:
+					return nil, false
+				}
+			}
+			return got, true
+		},
+		view: func(g *state.SecurityGroup) api.SecurityGroup {
+			return api.SecurityGroup{GroupId: new(g.ID), VpcId: new(g.VPC), OwnerId: new(g.Account), GroupName: new(g.Name), Description: new(g.Description),
+				SecurityGroupArn: e.arn(g.Account, "security-group", g.ID), Tags: tagsView(g.Tags),
+				IpPermissions: permissions(g, false), IpPermissionsEgress: permissions(g, true)}
+		},
+	})
+	return &api.DescribeSecurityGroupsOutput{SecurityGroups: out, NextToken: next}, err
+}
+
+// permissions groups rules by protocol and ports, as the API shows them.
+func permissions(g *state.SecurityGroup, egress bool) []api.IpPermission {
+	out := []api.IpPermission{}
+	at := map[string]int{}
+	for _, r := range g.Rules {
+		if r.Egress != egress {
+			continue
+		}
+		key := fmt.Sprint(r.Protocol, r.From, r.To)
+		i, ok := at[key]
+		if !ok {
+			i = len(out)
+			at[key] = i
+			p := api.IpPermission{IpProtocol: new(r.Protocol), UserIdGroupPairs: []api.UserIdGroupPair{}, IpRanges: []api.IpRange{}, Ipv6Ranges: []api.Ipv6Range{}, PrefixListIds: []api.PrefixListId{}}
+			if r.Protocol != "-1" {
+				p.FromPort, p.ToPort = new(int32(r.From)), new(int32(r.To))
+			}
+			out = append(out, p)
+		}
+		p := &out[i]
+		description := optional(r.Description)
+		switch {
+		case r.Group != "":
+			p.UserIdGroupPairs = append(p.UserIdGroupPairs, api.UserIdGroupPair{GroupId: new(r.Group), UserId: new(g.Account), Description: description})
+		case r.PrefixList != "":
+			p.PrefixListIds = append(p.PrefixListIds, api.PrefixListId{PrefixListId: new(r.PrefixList), Description: description})
+		case r.CIDR.Addr().Is6():
+			p.Ipv6Ranges = append(p.Ipv6Ranges, api.Ipv6Range{CidrIpv6: new(r.CIDR.String()), Description: description})
+		default:
+			p.IpRanges = append(p.IpRanges, api.IpRange{CidrIp: new(r.CIDR.String()), Description: description})
+		}
+	}
+	return out
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// grant is what Authorize and Revoke calls name, in either of their two forms.
+type grant struct {
+	permissions       []api.IpPermission
+	cidr, protocol    *string
+	from, to          *int32
+	sourceName, owner *string
+}
+
+// rules reads a grant. Each source becomes one rule, without an id.
+func (e *EC2) rules(r store.Reader, g *state.SecurityGroup, q grant, egress bool) ([]state.SecurityGroupRule, error) {
+	ps := q.permissions
+	if q.cidr != nil || q.protocol != nil || q.sourceName != nil {
+		if len(ps) > 0 {
+			return nil, bad("InvalidParameterCombination", "The parameter 'ipPermissions' may not be used in combination with 'ipProtocol'")
+		}
+		p := api.IpPermission{IpProtocol: q.protocol, FromPort: q.from, ToPort: q.to}
+		if q.cidr != nil {
+			p.IpRanges = []api.IpRange{{CidrIp: q.cidr}}
+		}
+		if q.sourceName != nil {
+			if p.IpProtocol == nil {
+				p.IpProtocol = new("-1")
+			}
+			p.UserIdGroupPairs = []api.UserIdGroupPair{{GroupName: q.sourceName, UserId: q.owner}}
+		}
+		ps = []api.IpPermission{p}
+	}
+	if len(ps) == 0 {
+		return nil, bad("MissingParameter", "Either 'ipPermissions' or 'securityGroupRuleIds' should be provided.")
+	}
+	var out []state.SecurityGroupRule
+	for _, p := range ps {
+		base, err := ports(p)
+		if err != nil {
+			return nil, err
+		}
+		base.Egress = egress
+		before := len(out)
+		add := func(change func(*state.SecurityGroupRule), description *string) error {
+			if d := wire.Value(description); d != "" && !groupText.MatchString(d) {
+				return bad("InvalidParameterValue", "Invalid rule description. Valid descriptions are strings less than 256 characters from the following set:  a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*")
+			}
+			n := base
+			n.Description = wire.Value(description)
+			change(&n)
+			out = append(out, n)
+			return nil
+		}
+		for _, x := range p.IpRanges {
+			c, err := netip.ParsePrefix(wire.Value(x.CidrIp))
+			if err != nil || !c.Addr().Is4() {
+				return nil, bad("InvalidParameterValue", "CIDR block %s is malformed", wire.Value(x.CidrIp))
+			}
+			if err := add(func(n *state.SecurityGroupRule) { n.CIDR = c.Masked() }, x.Description); err != nil {
+				return nil, err
+			}
+		}
+		for _, x := range p.Ipv6Ranges {
+			c, err := netip.ParsePrefix(wire.Value(x.CidrIpv6))
+			if err != nil || !c.Addr().Is6() {
+				return nil, bad("InvalidParameterValue", "CIDR block %s is malformed", wire.Value(x.CidrIpv6))
+			}
+			if err := add(func(n *state.SecurityGroupRule) { n.CIDR = c.Masked() }, x.Description); err != nil {
+				return nil, err
+			}
+		}
+		for _, x := range p.UserIdGroupPairs {
+			source, err := e.source(r, g, x)
+			if err != nil {
+				return nil, err
+			}
+			if err := add(func(n *state.SecurityGroupRule) { n.Group = source }, x.Description); err != nil {
+				return nil, err
+			}
+		}
+		for _, x := range p.PrefixListIds {
+			return nil, bad("InvalidPrefixListID.NotFound", "The prefix list ID '%s' does not exist", wire.Value(x.PrefixListId))
+		}
+		if len(out) == before {
+			return nil, bad("MissingParameter", "The request must contain at least one of CidrIp, CidrIpv6, PrefixListId or a source security group for each permission")
+		}
+	}
+	return out, nil
+}
+
+// source is the group a rule refers to. It lies in the same VPC.
+func (e *EC2) source(r store.Reader, g *state.SecurityGroup, x api.UserIdGroupPair) (string, error) {
+	if id := wire.Value(x.GroupId); id != "" {
+		s, ok := state.SecurityGroups.Get(r, id)
+		if !ok || s.Account != g.Account || s.VPC != g.VPC {
+			return "", noGroup(id)
+		}
+		return s.ID, nil
+	}
+	for s := range state.SecurityGroups.By(r, "vpc", g.VPC) {
+		if s.Name == wire.Value(x.GroupName) {
+			return s.ID, nil
+		}
+	}
+	return "", bad("InvalidGroup.NotFound", "The security group '%s' does not exist", wire.Value(x.GroupName))
+}
+
+// ports reads protocol and ports of a permission.
+func ports(p api.IpPermission) (r state.SecurityGroupRule, err error) {
+	proto := strings.ToLower(wire.Value(p.IpProtocol))
+	if proto == "" {
+		return r, bad("MissingParameter", "The request must contain the parameter ipProtocol")
+	}
+	switch proto {
+	case "6":
+		proto = "tcp"
+	case "17":
+		proto = "udp"
+	case "1":
+		proto = "icmp"
+	case "58":
+		proto = "icmpv6"
+	case "all":
+		proto = "-1"
+	}
+	r.Protocol, r.From, r.To = proto, -1, -1
+	switch proto {
+	case "tcp", "udp":
+		if p.FromPort == nil || p.ToPort == nil {
+			return r, bad("InvalidParameterValue", "Invalid value 'Must specify both from and to ports with TCP/UDP.' for portRange.")
+		}
+		r.From, r.To = int(*p.FromPort), int(*p.ToPort)
+		if r.From == -1 && r.To == -1 {
+			r.From, r.To = 0, 65535
+		}
+		if r.From < 0 || r.To > 65535 {
+			return r, bad("InvalidParameterValue", "TCP/UDP port (%d) out of range", max(-r.From, r.To))
+		}
+		if r.From > r.To {
+			return r, bad("InvalidParameterValue", "Invalid TCP/UDP port range (%d:%d)", r.From, r.To)
+		}
+	case "icmp", "icmpv6":
+		if p.FromPort != nil {
+			r.From = int(*p.FromPort)
+		}
+		if p.ToPort != nil {
+			r.To = int(*p.ToPort)
+		}
+		if r.From < -1 || r.From > 255 || r.To < -1 || r.To > 255 {
+			return r, bad("InvalidParameterValue", "ICMP type (%d) out of range", r.From)
+		}
+		if r.From == -1 && r.To != -1 {
+			return r, bad("InvalidParameterValue", "ICMP code (%d) must be -1 if the type is -1", r.To)
+		}
+	case "-1":
+	default:
+		n, err := strconv.Atoi(proto)
+		if err != nil || n < 0 || n > 255 {
+			return r, bad("InvalidPermission.Malformed", "Unsupported IP protocol \"%s\"  - supported: [tcp, udp, icmp, icmpv6, -1 or a number]", proto)
+		}
+	}
+	return r, nil
+}
+
+func same(a, b state.SecurityGroupRule) bool {
+	return a.Egress == b.Egress && a.Protocol == b.Protocol && a.From == b.From && a.To == b.To &&
+		a.CIDR == b.CIDR && a.Group == b.Group && a.PrefixList == b.PrefixList
+}
+
+// peer writes a rule as AWS's duplicate message does.
+func peer(r state.SecurityGroupRule) string {
+	who := r.Group
+	if r.CIDR.IsValid() {
+		who = r.CIDR.String()
+	}
+	if r.Protocol == "-1" {
+		return fmt.Sprintf("peer: %s, ALL, ALLOW", who)
+	}
+	return fmt.Sprintf("peer: %s, %s, from port: %d, to port: %d, ALLOW", who, strings.ToUpper(r.Protocol), r.From, r.To)
+}
+
+func (e *EC2) authorize(ctx context.Context, id, name *string, q grant, specs []api.TagSpecification, egress bool) ([]api.SecurityGroupRule, error) {
+	tags, err := tagsFor("security-group-rule", specs)
+	if err != nil {
+		return nil, err
+	}
+	var out []api.SecurityGroupRule
+	err = e.DB.Update(ctx, func(tx *store.Tx) error {
+		out = nil
+		g, err := group(tx, e.Account(ctx), id, name)
+		if err != nil {
+			return err
+		}
+		added, err := e.rules(tx, g, q, egress)
+		if err != nil {
+			return err
+		}
+		next := *g
+		next.Rules = slices.Clone(g.Rules)
+		for _, r := range added {
+			if slices.ContainsFunc(next.Rules, func(have state.SecurityGroupRule) bool { return same(have, r) }) {
+				return bad("InvalidPermission.Duplicate", "the specified rule \"%s\" already exists", peer(r))
+			}
+			r.ID, r.Tags = e.id("sgr"), tags
+			next.Rules = append(next.Rules, r)
+			out = append(out, e.ruleView(&next, r))
+		}
+		for _, six := range []bool{false, true} {
+			n := 0
+			for _, r := range next.Rules {
+				if r.Egress == egress && (r.Group != "" || r.CIDR.Addr().Is6() == six) {
+					n++
+				}
+			}
+			if n > maxRules {
+				return bad("RulesPerSecurityGroupLimitExceeded", "The maximum number of rules per security group has been reached.")
+			}
+		}
+		state.SecurityGroups.Put(tx, &next)
+		return nil
+	})
+	return out, err
+}
+
+func (e *EC2) ruleView(g *state.SecurityGroup, r state.SecurityGroupRule) api.SecurityGroupRule {
+	out := api.SecurityGroupRule{SecurityGroupRuleId: new(r.ID), GroupId: new(g.ID), GroupOwnerId: new(g.Account), IsEgress: new(r.Egress),
+		IpProtocol: new(r.Protocol), FromPort: new(int32(r.From)), ToPort: new(int32(r.To)), Description: optional(r.Description),
+		Tags: tagsView(r.Tags), SecurityGroupRuleArn: e.arn(g.Account, "security-group-rule", r.ID)}
+	switch {
+	case r.Group != "":
+		out.ReferencedGroupInfo = &api.ReferencedSecurityGroup{GroupId: new(r.Group), UserId: new(g.Account)}
+	case r.CIDR.Addr().Is6():
+		out.CidrIpv6 = new(r.CIDR.String())
+	default:
+		out.CidrIpv4 = new(r.CIDR.String())
+	}
+	return out
+}
+
+// AuthorizeSecurityGroupIngress lets more in.
+func (e *EC2) AuthorizeSecurityGroupIngress(ctx context.Context, in *api.AuthorizeSecurityGroupIngressInput) (*api.AuthorizeSecurityGroupIngressOutput, error) {
+	rules, err := e.authorize(ctx, in.GroupId, in.GroupName, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId}, in.TagSpecifications, false)
+	if err != nil {
+		return nil, err
+	}
+	return &api.AuthorizeSecurityGroupIngressOutput{Return: new(true), SecurityGroupRules: rules}, nil
+}
+
+// AuthorizeSecurityGroupEgress lets more out.
+func (e *EC2) AuthorizeSecurityGroupEgress(ctx context.Context, in *api.AuthorizeSecurityGroupEgressInput) (*api.AuthorizeSecurityGroupEgressOutput, error) {
+	rules, err := e.authorize(ctx, in.GroupId, nil, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId}, in.TagSpecifications, true)
+	if err != nil {
+		return nil, err
+	}
+	return &api.AuthorizeSecurityGroupEgressOutput{Return: new(true), SecurityGroupRules: rules}, nil
+}
+
+func (e *EC2) revoke(ctx context.Context, id, name *string, q grant, ids []string, egress bool) ([]api.RevokedSecurityGroupRule, error) {
+	var out []api.RevokedSecurityGroupRule
+	err := e.DB.Update(ctx, func(tx *store.Tx) error {
+		out = nil
+		g, err := group(tx, e.Account(ctx), id, name)
+		if err != nil {
+			return err
+		}
+		var gone []int
+		if len(ids) > 0 {
+			for _, id := range ids {
+				i := slices.IndexFunc(g.Rules, func(r state.SecurityGroupRule) bool { return r.ID == id && r.Egress == egress })
+				if i < 0 {
+					return bad("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", id)
+				}
+				gone = append(gone, i)
+			}
+		} else {
+			rules, err := e.rules(tx, g, q, egress)
+			if err != nil {
+				return err
+			}
+			for _, r := range rules {
+				i := slices.IndexFunc(g.Rules, func(have state.SecurityGroupRule) bool { return same(have, r) })
+				if i < 0 {
+					return bad("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
+				}
+				gone = append(gone, i)
+			}
+		}
+		next := *g
+		next.Rules = nil
+		for i, r := range g.Rules {
+			if !slices.Contains(gone, i) {
+				next.Rules = append(next.Rules, r)
+				continue
+			}
+			v := e.ruleView(g, r)
+			x := api.RevokedSecurityGroupRule{SecurityGroupRuleId: v.SecurityGroupRuleId, GroupId: v.GroupId, IsEgress: v.IsEgress, IpProtocol: v.IpProtocol,
+				FromPort: v.FromPort, ToPort: v.ToPort, CidrIpv4: v.CidrIpv4, CidrIpv6: v.CidrIpv6, Description: v.Description}
+			if v.ReferencedGroupInfo != nil {
+				x.ReferencedGroupId = v.ReferencedGroupInfo.GroupId
+			}
+			out = append(out, x)
+		}
+		state.SecurityGroups.Put(tx, &next)
+		return nil
+	})
+	return out, err
+}
+
+// RevokeSecurityGroupIngress takes rules back. Connections that are open stay open.
+func (e *EC2) RevokeSecurityGroupIngress(ctx context.Context, in *api.RevokeSecurityGroupIngressInput) (*api.RevokeSecurityGroupIngressOutput, error) {
+	out, err := e.revoke(ctx, in.GroupId, in.GroupName, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId}, in.SecurityGroupRuleIds, false)
+	if err != nil {
+		return nil, err
+	}
+	return &api.RevokeSecurityGroupIngressOutput{Return: new(true), RevokedSecurityGroupRules: out}, nil
+}
+
+// RevokeSecurityGroupEgress takes rules back.
+func (e *EC2) RevokeSecurityGroupEgress(ctx context.Context, in *api.RevokeSecurityGroupEgressInput) (*api.RevokeSecurityGroupEgressOutput, error) {
+	out, err := e.revoke(ctx, in.GroupId, nil, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId}, in.SecurityGroupRuleIds, true)
+	if err != nil {
+		return nil, err
+	}
+	return &api.RevokeSecurityGroupEgressOutput{Return: new(true), RevokedSecurityGroupRules: out}, nil
+}
+
+// DescribeSecurityGroupRules lists rules one by one.
+func (e *EC2) DescribeSecurityGroupRules(ctx context.Context, in *api.DescribeSecurityGroupRulesInput) (*api.DescribeSecurityGroupRulesOutput, error) {
+	snap, account := e.DB.Snapshot(), e.Account(ctx)
+	type rule struct {
+		g *state.SecurityGroup
+		r state.SecurityGroupRule
+	}
+	var rows []rule
+	for g := range mine(state.SecurityGroups.All(snap), account, func(g *state.SecurityGroup) string { return g.Account }) {
+		for _, r := range g.Rules {
+			rows = append(rows, rule{g, r})
+		}
+	}
+	slices.SortFunc(rows, func(a, b rule) int { return strings.Compare(a.r.ID, b.r.ID) })
+	out, next, err := list(request{in.SecurityGroupRuleIds, in.Filters, in.MaxResults, in.NextToken}, kind[rule, api.SecurityGroupRule]{
+		name: "sgrs", rows: slices.Values(rows),
+		id: func(x rule) string { return x.r.ID },
+		missing: func(id string) error {
+			return bad("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", id)
+		},
+		tags: func(x rule) []state.Tag { return x.r.Tags },
+		field: func(x rule, name string) ([]string, bool) {
+			switch name {
+			case "group-id":
+				return one(x.g.ID), true
+			case "security-group-rule-id":
+				return one(x.r.ID), true
+			}
+			return nil, false
+		},
+		view: func(x rule) api.SecurityGroupRule { return e.ruleView(x.g, x.r) },
+	})
+	return &api.DescribeSecurityGroupRulesOutput{SecurityGroupRules: out, NextToken: next}, err
+}

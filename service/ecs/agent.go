@@ -1,0 +1,274 @@
+package ecs
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/berth-run/berth/auth"
+	api "github.com/berth-run/berth/aws/ecs"
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
+)
+
+// zoneAttribute is what the agent reads its availability zone from.
+const zoneAttribute = "ecs.availability-zone"
+
+// RegisterContainerInstance takes an agent's registration. Instances of this
+// version are made when a node joins; an agent only brings its own up to date.
+func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterContainerInstanceInput) (*api.RegisterContainerInstanceOutput, error) {
+	ref := val(in.ContainerInstanceArn)
+	if ref == "" {
+		return nil, unsupported("Registering a new container instance")
+	}
+	tags, err := newTags(in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.RegisterContainerInstanceOutput{}
+	return out, e.update(ctx, func(tx *store.Tx) error {
+		inst, ok := state.ContainerInstances.Get(tx, ref)
+		if !ok {
+			return invalid("The referenced container instance was not found.")
+		}
+		if err := e.mayReport(ctx, tx, ref); err != nil {
+			return err
+		}
+		n := *inst
+		n.Attributes = slices.DeleteFunc(slices.Clone(in.Attributes), func(a api.Attribute) bool { return val(a.Name) == zoneAttribute })
+		n.Attributes = append(n.Attributes, api.Attribute{Name: new(zoneAttribute), Value: new(zoneOf(tx, inst))})
+		n.Registered = in.TotalResources
+		if v := in.VersionInfo; v != nil {
+			n.AgentVersion, n.AgentHash, n.DockerVersion = val(v.AgentVersion), val(v.AgentHash), val(v.DockerVersion)
+		}
+		if len(tags) > 0 {
+			n.Tags = tags
+		}
+		n.Status = statusActive
+		if !sameDocument(&n, inst) {
+			n.Version++
+			state.ContainerInstances.Put(tx, &n)
+		}
+		v := instanceView(&n)
+		out.ContainerInstance = &v
+		return nil
+	})
+}
+
+// zoneOf is an instance's zone. A lone machine plays all of them; it says the first.
+func zoneOf(r store.Reader, i *state.ContainerInstance) string {
+	if i.Zone != "" {
+		return i.Zone
+	}
+	if region, ok := state.Regions.Get(r, state.RegionKey); ok && len(region.Zones) > 0 {
+		return region.Zones[0].Name
+	}
+	return ""
+}
+
+// mayReport refuses callers that may not speak for a container instance. For a
+// node's own instance that is the node's role and nobody else: permissions
+// alone must not let a user invent what a machine does.
+func (e *ECS) mayReport(ctx context.Context, r store.Reader, instance string) error {
+	i, ok := state.ContainerInstances.Get(r, instance)
+	if !ok || !i.Hidden {
+		return nil
+	}
+	c := e.caller(ctx)
+	if c.Kind == auth.AssumedRole && c.RoleARN == "arn:aws:iam::"+i.Account+":role/"+nodeRole {
+		return nil
+	}
+	return &api.AccessDeniedException{Message: "User: " + c.ARN + " is not authorized to report for container instance " + instance}
+}
+
+// nodeRole is the path and name of the role of Berth's nodes.
+const nodeRole = "berth/node"
+
+func instanceView(i *state.ContainerInstance) api.ContainerInstance {
+	return api.ContainerInstance{
+		ContainerInstanceArn: &i.ARN, Ec2InstanceId: opt(i.EC2InstanceID), Version: &i.Version,
+		VersionInfo:         &api.VersionInfo{AgentVersion: opt(i.AgentVersion), AgentHash: opt(i.AgentHash), DockerVersion: opt(i.DockerVersion)},
+		RegisteredResources: list(i.Registered), RemainingResources: list(i.Registered),
+		Status: &i.Status, AgentConnected: &i.AgentConnected,
+		RunningTasksCount: num(0), PendingTasksCount: num(0),
+		Attributes: list(i.Attributes), RegisteredAt: at(i.RegisteredAt),
+		Attachments: []api.Attachment{}, Tags: tagView(i.Tags),
+	}
+}
+
+// DiscoverPollEndpoint tells an agent where its two websockets are.
+func (e *ECS) DiscoverPollEndpoint(ctx context.Context, in *api.DiscoverPollEndpointInput) (*api.DiscoverPollEndpointOutput, error) {
+	url := e.cfg.PollEndpoint(ctx)
+	return &api.DiscoverPollEndpointOutput{Endpoint: &url, TelemetryEndpoint: &url, ServiceConnectEndpoint: &url}, nil
+}
+
+// acknowledged is what agents get for a report. They do not look at it.
+const acknowledged = "ACK"
+
+// SubmitTaskStateChange takes an agent's report of a task.
+func (e *ECS) SubmitTaskStateChange(ctx context.Context, in *api.SubmitTaskStateChangeInput) (*api.SubmitTaskStateChangeOutput, error) {
+	r := report{
+		status: val(in.Status), reason: val(in.Reason), containers: in.Containers, attachments: in.Attachments,
+		pullStartedAt: val(in.PullStartedAt), pullStoppedAt: val(in.PullStoppedAt), executionStoppedAt: val(in.ExecutionStoppedAt),
+	}
+	switch r.status {
+	case "", state.Pending, state.Running, state.Stopped:
+	default:
+		return nil, invalid("Invalid task status: %s", r.status)
+	}
+	err := e.report(ctx, val(in.Task), in.Cluster, r)
+	return &api.SubmitTaskStateChangeOutput{Acknowledgment: new(acknowledged)}, err
+}
+
+// SubmitContainerStateChange takes an agent's report of one container.
+func (e *ECS) SubmitContainerStateChange(ctx context.Context, in *api.SubmitContainerStateChangeInput) (*api.SubmitContainerStateChangeOutput, error) {
+	r := report{containers: []api.ContainerStateChange{{
+		ContainerName: in.ContainerName, RuntimeId: in.RuntimeId, ExitCode: in.ExitCode,
+		Reason: in.Reason, NetworkBindings: in.NetworkBindings, Status: in.Status,
+	}}}
+	err := e.report(ctx, val(in.Task), in.Cluster, r)
+	return &api.SubmitContainerStateChangeOutput{Acknowledgment: new(acknowledged)}, err
+}
+
+// report applies a report to the task it names.
+func (e *ECS) report(ctx context.Context, ref string, clusterRef *string, r report) error {
+	account := e.caller(ctx).Account
+	now := e.now()
+	return e.update(ctx, func(tx *store.Tx) error {
+		// The cluster of the request is the agent's, not always the task's: it
+		// only helps where the task is named by its id.
+		arn := ref
+		if !isARN(ref) {
+			cluster, err := e.clusterARN(account, clusterRef)
+			if err != nil {
+				return err
+			}
+			if arn, err = e.taskARN(account, state.ShortARN(cluster), ref); err != nil {
+				return err
+			}
+		}
+		t, ok := state.Tasks.Get(tx, arn)
+		if !ok {
+			// InvalidParameterException is what makes an agent forget the report.
+			return invalid("The referenced task was not found.")
+		}
+		if err := e.mayReport(ctx, tx, t.Instance); err != nil {
+			return err
+		}
+		put(tx, t, r, now)
+		return nil
+	})
+}
+
+// put applies a report to a task and stores the outcome. An interface that is
+// already gone leaves nothing to wait for.
+func put(tx *store.Tx, t *state.Task, r report, now time.Time) {
+	next, release := apply(t, r, now)
+	if release {
+		if eni, ok := state.NetworkInterfaces.Get(tx, next.ENI); ok {
+			n := *eni
+			n.Deleting = true
+			state.NetworkInterfaces.Put(tx, &n)
+		} else {
+			ended(next, now)
+		}
+	}
+	if next != t {
+		state.Tasks.Put(tx, next)
+	}
+}
+
+// SubmitAttachmentStateChanges takes an agent's report of attachments whose
+// task it does not name.
+func (e *ECS) SubmitAttachmentStateChanges(ctx context.Context, in *api.SubmitAttachmentStateChangesInput) (*api.SubmitAttachmentStateChangesOutput, error) {
+	out := &api.SubmitAttachmentStateChangesOutput{Acknowledgment: new(acknowledged)}
+	now := e.now()
+	return out, e.update(ctx, func(tx *store.Tx) error {
+		for _, a := range in.Attachments {
+			t, ok := attachmentOwner(tx, state.ShortARN(val(a.AttachmentArn)))
+			if !ok {
+				return invalid("The referenced attachment was not found.")
+			}
+			// Read again by key: an index is not compared at commit.
+			if t, ok = state.Tasks.Get(tx, t.ARN); !ok {
+				return invalid("The referenced attachment was not found.")
+			}
+			if err := e.mayReport(ctx, tx, t.Instance); err != nil {
+				return err
+			}
+			put(tx, t, report{attachments: []api.AttachmentStateChange{a}}, now)
+		}
+		return nil
+	})
+}
+
+// attachmentOwner finds the task of an attachment, among those that are still
+// being set up first: there it nearly always is.
+func attachmentOwner(r store.Reader, id string) (*state.Task, bool) {
+	owns := func(t *state.Task) bool {
+		return slices.ContainsFunc(t.Attachments, func(a state.Attachment) bool { return a.ID == id })
+	}
+	for t := range state.Tasks.By(r, "status", state.Provisioning) {
+		if owns(t) {
+			return t, true
+		}
+	}
+	for t := range state.Tasks.All(r) {
+		if owns(t) {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// ListContainerInstances lists the instances that are not a node's own.
+func (e *ECS) ListContainerInstances(ctx context.Context, in *api.ListContainerInstancesInput) (*api.ListContainerInstancesOutput, error) {
+	account := e.caller(ctx).Account
+	if val(in.Filter) != "" {
+		return nil, unsupported("filter")
+	}
+	r := e.db.Snapshot()
+	cluster, err := e.cluster(r, account, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	var arns []string
+	for i := range state.ContainerInstances.By(r, "cluster", cluster.ARN) {
+		if !i.Hidden && (in.Status == "" || i.Status == string(in.Status)) {
+			arns = append(arns, i.ARN)
+		}
+	}
+	q := query{"ListContainerInstances", cluster.ARN, string(in.Status)}
+	arns, next, err := page(arns, q, in.NextToken, in.MaxResults, 100, 100, e.now())
+	return &api.ListContainerInstancesOutput{ContainerInstanceArns: list(arns), NextToken: next}, err
+}
+
+// DescribeContainerInstances shows instances. Those of nodes are nobody's to see.
+func (e *ECS) DescribeContainerInstances(ctx context.Context, in *api.DescribeContainerInstancesInput) (*api.DescribeContainerInstancesOutput, error) {
+	account := e.caller(ctx).Account
+	switch {
+	case len(in.ContainerInstances) == 0:
+		return nil, invalid("Container instances cannot be empty.")
+	case len(in.ContainerInstances) > 100:
+		return nil, invalid("Container instances cannot exceed 100 elements")
+	}
+	out := &api.DescribeContainerInstancesOutput{ContainerInstances: []api.ContainerInstance{}, Failures: []api.Failure{}}
+	return out, e.view(func(r store.Reader) error {
+		cluster, err := e.cluster(r, account, in.Cluster)
+		if err != nil {
+			return err
+		}
+		for _, ref := range in.ContainerInstances {
+			arn, err := e.instanceARN(account, cluster.Name, ref)
+			if err != nil {
+				return err
+			}
+			if i, ok := state.ContainerInstances.Get(r, arn); ok && !i.Hidden && i.Cluster == cluster.ARN {
+				out.ContainerInstances = append(out.ContainerInstances, instanceView(i))
+			} else {
+				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,272 @@
+package ecs
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+
+	"github.com/berth-run/berth/auth"
+	api "github.com/berth-run/berth/aws/ecs"
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
+)
+
+// An Authorize says what a caller must be allowed for one request.
+type Authorize = func(ctx context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check
+
+// request is what the rules below need to know of a request.
+type request struct {
+	*ECS
+	r       store.Reader
+	account string
+	keys    map[string][]string
+}
+
+// everything is the resource of actions that have none, and of references that
+// name nothing: those are refused by the handler.
+const everything = "*"
+
+func on[In any](e *ECS, rule func(q request, in *In) []auth.Check) Authorize {
+	return func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
+		account := e.cfg.Account
+		if c != nil {
+			account = c.Account
+		}
+		return rule(request{e, r, account, map[string][]string{}}, in.(*In))
+	}
+}
+
+// key adds a condition key.
+func (q request) key(name string, values ...string) request {
+	q.keys = maps.Clone(q.keys)
+	q.keys[name] = values
+	return q
+}
+
+func (q request) check(action string, resources ...string) []auth.Check {
+	if len(resources) == 0 {
+		resources = []string{everything}
+	}
+	out := make([]auth.Check, len(resources))
+	for i, res := range resources {
+		keys := q.keys
+		if t, err := q.tagged(q.r, q.account, res); err == nil && len(t.tags) > 0 {
+			keys = maps.Clone(keys)
+			for _, tag := range t.tags {
+				keys["aws:ResourceTag/"+tag.Key] = []string{tag.Value}
+				keys["ecs:ResourceTag/"+tag.Key] = []string{tag.Value}
+			}
+		}
+		out[i] = auth.Check{Action: "ecs:" + action, Resource: res, Keys: keys}
+	}
+	return out
+}
+
+// tags adds the keys of the tags in a request.
+func (q request) tags(tags []api.Tag) request {
+	var names []string
+	for _, t := range tags {
+		q = q.key("aws:RequestTag/"+val(t.Key), val(t.Value))
+		names = append(names, val(t.Key))
+	}
+	if len(names) > 0 {
+		q = q.key("aws:TagKeys", names...)
+	}
+	return q
+}
+
+// create checks an action, and that its caller may tag what it creates.
+func (q request) create(action, resource, created string, tags []api.Tag, inherited bool) []auth.Check {
+	q = q.tags(tags)
+	checks := q.check(action, resource)
+	if len(tags) > 0 || inherited {
+		checks = append(checks, q.key("ecs:CreateAction", action).check("TagResource", created)...)
+	}
+	return checks
+}
+
+func (q request) clusterOf(ref *string) string {
+	arn, err := q.clusterARN(q.account, ref)
+	if err != nil {
+		return everything
+	}
+	return arn
+}
+
+// in adds the key ecs:cluster.
+func (q request) in(ref *string) request { return q.key("ecs:cluster", q.clusterOf(ref)) }
+
+func (q request) flag(name string, v bool) request { return q.key(name, strconv.FormatBool(v)) }
+
+// of turns references into ARNs below the request's cluster.
+func (q request) of(parse func(account, cluster, ref string) (string, error), cluster *string, refs ...string) []string {
+	out := make([]string, len(refs))
+	for i, ref := range refs {
+		arn, err := parse(q.account, state.ShortARN(q.clusterOf(cluster)), ref)
+		if err != nil {
+			arn = everything
+		}
+		out[i] = arn
+	}
+	return out
+}
+
+// definitionOf resolves a task definition, so that a policy for one revision holds.
+func (q request) definitionOf(ref string) string {
+	if td, ok, err := q.definition(q.r, q.account, ref); err == nil && ok {
+		return td.ARN
+	}
+	d, err := q.parseDefinition(q.account, ref)
+	if err != nil {
+		return everything
+	}
+	if d.revision == "" {
+		d.revision = everything
+	}
+	return q.arn(q.account, "task-definition/"+d.family+":"+d.revision)
+}
+
+// Authorize has the rules of the operations that are about a resource. The
+// others are authorized as ecs:<Operation> on everything.
+func (e *ECS) Authorize() map[string]Authorize {
+	return map[string]Authorize{
+		"CreateCluster": on(e, func(q request, in *api.CreateClusterInput) []auth.Check {
+			return q.create("CreateCluster", everything, q.clusterOf(in.ClusterName), in.Tags, false)
+		}),
+		"DeleteCluster": on(e, func(q request, in *api.DeleteClusterInput) []auth.Check {
+			return q.check("DeleteCluster", q.clusterOf(in.Cluster))
+		}),
+		"UpdateCluster": on(e, func(q request, in *api.UpdateClusterInput) []auth.Check {
+			return q.check("UpdateCluster", q.clusterOf(in.Cluster))
+		}),
+		"UpdateClusterSettings": on(e, func(q request, in *api.UpdateClusterSettingsInput) []auth.Check {
+			return q.check("UpdateClusterSettings", q.clusterOf(in.Cluster))
+		}),
+		"DescribeClusters": on(e, func(q request, in *api.DescribeClustersInput) []auth.Check {
+			refs := in.Clusters
+			if len(refs) == 0 {
+				refs = []string{DefaultCluster}
+			}
+			var arns []string
+			for i := range refs {
+				arns = append(arns, q.clusterOf(&refs[i]))
+			}
+			return q.check("DescribeClusters", arns...)
+		}),
+
+		"RegisterTaskDefinition": on(e, func(q request, in *api.RegisterTaskDefinitionInput) []auth.Check {
+			family, next := val(in.Family), 1
+			if f, ok := state.Families.Get(q.r, q.account+"/"+family); ok {
+				next = f.Last + 1
+			}
+			return q.create("RegisterTaskDefinition", everything, q.definitionARN(q.account, family, next), in.Tags, false)
+		}),
+		"DeleteTaskDefinitions": on(e, func(q request, in *api.DeleteTaskDefinitionsInput) []auth.Check {
+			var arns []string
+			for _, ref := range in.TaskDefinitions {
+				arns = append(arns, q.definitionOf(ref))
+			}
+			return q.check("DeleteTaskDefinitions", arns...)
+		}),
+
+		"RunTask": on(e, func(q request, in *api.RunTaskInput) []auth.Check {
+			q = q.in(in.Cluster).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
+				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags))
+			created := q.of(q.taskARN, in.Cluster, anyTask)[0]
+			return q.create("RunTask", q.definitionOf(val(in.TaskDefinition)), created, in.Tags, in.PropagateTags == api.PropagateTagsTaskDefinition)
+		}),
+		"StartTask": on(e, func(q request, in *api.StartTaskInput) []auth.Check {
+			q = q.in(in.Cluster).key("ecs:container-instances", q.of(q.instanceARN, in.Cluster, in.ContainerInstances...)...)
+			created := q.of(q.taskARN, in.Cluster, anyTask)[0]
+			return q.create("StartTask", q.definitionOf(val(in.TaskDefinition)), created, in.Tags, in.PropagateTags == api.PropagateTagsTaskDefinition)
+		}),
+		"StopTask": on(e, func(q request, in *api.StopTaskInput) []auth.Check {
+			return q.in(in.Cluster).check("StopTask", q.of(q.taskARN, in.Cluster, val(in.Task))...)
+		}),
+		"DescribeTasks": on(e, func(q request, in *api.DescribeTasksInput) []auth.Check {
+			return q.in(in.Cluster).check("DescribeTasks", q.of(q.taskARN, in.Cluster, in.Tasks...)...)
+		}),
+		"ListTasks": on(e, func(q request, in *api.ListTasksInput) []auth.Check {
+			instance := q.arn(q.account, "container-instance/"+state.ShortARN(q.clusterOf(in.Cluster))+"/*")
+			if in.ContainerInstance != nil {
+				instance = q.of(q.instanceARN, in.Cluster, *in.ContainerInstance)[0]
+			}
+			return q.in(in.Cluster).check("ListTasks", instance)
+		}),
+		"GetTaskProtection": on(e, func(q request, in *api.GetTaskProtectionInput) []auth.Check {
+			return q.in(in.Cluster).check("GetTaskProtection", q.of(q.taskARN, in.Cluster, in.Tasks...)...)
+		}),
+		"UpdateTaskProtection": on(e, func(q request, in *api.UpdateTaskProtectionInput) []auth.Check {
+			return q.in(in.Cluster).check("UpdateTaskProtection", q.of(q.taskARN, in.Cluster, in.Tasks...)...)
+		}),
+		"ExecuteCommand": on(e, func(q request, in *api.ExecuteCommandInput) []auth.Check {
+			q = q.in(in.Cluster).key("ecs:container-name", val(in.Container))
+			return q.check("ExecuteCommand", append(q.of(q.taskARN, in.Cluster, val(in.Task)), q.clusterOf(in.Cluster))...)
+		}),
+
+		"CreateService": on(e, func(q request, in *api.CreateServiceInput) []auth.Check {
+			arn := q.of(q.serviceARN, in.Cluster, val(in.ServiceName))[0]
+			q = q.in(in.Cluster).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
+				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags)).
+				flag("ecs:enable-service-connect", in.ServiceConnectConfiguration != nil && val(in.ServiceConnectConfiguration.Enabled))
+			if in.TaskDefinition != nil {
+				q = q.key("ecs:task-definition", q.definitionOf(*in.TaskDefinition))
+			}
+			return q.create("CreateService", arn, arn, in.Tags, false)
+		}),
+		"UpdateService": on(e, func(q request, in *api.UpdateServiceInput) []auth.Check {
+			q = q.in(in.Cluster)
+			if in.TaskDefinition != nil {
+				q = q.key("ecs:task-definition", q.definitionOf(*in.TaskDefinition))
+			}
+			if in.EnableExecuteCommand != nil {
+				q = q.flag("ecs:enable-execute-command", *in.EnableExecuteCommand)
+			}
+			return q.check("UpdateService", q.of(q.serviceARN, in.Cluster, val(in.Service))...)
+		}),
+		"DeleteService": on(e, func(q request, in *api.DeleteServiceInput) []auth.Check {
+			return q.in(in.Cluster).check("DeleteService", q.of(q.serviceARN, in.Cluster, val(in.Service))...)
+		}),
+		"DescribeServices": on(e, func(q request, in *api.DescribeServicesInput) []auth.Check {
+			return q.in(in.Cluster).check("DescribeServices", q.of(q.serviceARN, in.Cluster, in.Services...)...)
+		}),
+		"ListServices": on(e, func(q request, in *api.ListServicesInput) []auth.Check {
+			return q.in(in.Cluster).check("ListServices")
+		}),
+
+		"RegisterContainerInstance": on(e, func(q request, in *api.RegisterContainerInstanceInput) []auth.Check {
+			cluster := q.clusterOf(in.Cluster)
+			created := q.arn(q.account, fmt.Sprintf("container-instance/%s/*", state.ShortARN(cluster)))
+			return q.create("RegisterContainerInstance", cluster, created, in.Tags, false)
+		}),
+		"DescribeContainerInstances": on(e, func(q request, in *api.DescribeContainerInstancesInput) []auth.Check {
+			return q.in(in.Cluster).check("DescribeContainerInstances", q.of(q.instanceARN, in.Cluster, in.ContainerInstances...)...)
+		}),
+		"ListContainerInstances": on(e, func(q request, in *api.ListContainerInstancesInput) []auth.Check {
+			return q.check("ListContainerInstances", q.clusterOf(in.Cluster))
+		}),
+
+		"TagResource": on(e, func(q request, in *api.TagResourceInput) []auth.Check {
+			return q.tags(in.Tags).check("TagResource", val(in.ResourceArn))
+		}),
+		"UntagResource": on(e, func(q request, in *api.UntagResourceInput) []auth.Check {
+			return q.key("aws:TagKeys", in.TagKeys...).check("UntagResource", val(in.ResourceArn))
+		}),
+		"ListTagsForResource": on(e, func(q request, in *api.ListTagsForResourceInput) []auth.Check {
+			return q.check("ListTagsForResource", val(in.ResourceArn))
+		}),
+		"PutAccountSetting": on(e, func(q request, in *api.PutAccountSettingInput) []auth.Check {
+			return q.key("ecs:account-setting", string(in.Name)).check("PutAccountSetting")
+		}),
+		"PutAccountSettingDefault": on(e, func(q request, in *api.PutAccountSettingDefaultInput) []auth.Check {
+			return q.key("ecs:account-setting", string(in.Name)).check("PutAccountSettingDefault")
+		}),
+		"DeleteAccountSetting": on(e, func(q request, in *api.DeleteAccountSettingInput) []auth.Check {
+			return q.key("ecs:account-setting", string(in.Name)).check("DeleteAccountSetting")
+		}),
+	}
+}
+
+// anyTask stands for the id of a task that does not exist yet.
+const anyTask = "00000000000000000000000000000000"

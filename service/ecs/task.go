@@ -1,0 +1,456 @@
+package ecs
+
+import (
+	"cmp"
+	"context"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	api "github.com/berth-run/berth/aws/ecs"
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
+)
+
+const (
+	maxCount = 10
+	// clientTokenLife is how long a token of RunTask makes it idempotent.
+	clientTokenLife = 24 * time.Hour
+)
+
+// checkRun validates what needs no state.
+func checkRun(in *api.RunTaskInput) error {
+	token := val(in.ClientToken)
+	switch {
+	case in.Count != nil && (*in.Count < 1 || *in.Count > maxCount):
+		return invalid("count must be between 1 and %d.", maxCount)
+	case in.LaunchType != "" && len(in.CapacityProviderStrategy) > 0:
+		return invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
+	case len(in.CapacityProviderStrategy) > 0:
+		return unsupported("capacityProviderStrategy")
+	case len(in.VolumeConfigurations) > 0:
+		return unsupported("volumeConfigurations")
+	case in.LaunchType == api.LaunchTypeManagedInstances:
+		return invalid("The launch type MANAGED_INSTANCES is only available through a capacity provider strategy.")
+	case len(token) > 64 || strings.ContainsFunc(token, func(r rune) bool { return r < 33 || r > 126 }):
+		return invalid("Client token must be at most 64 characters, with codes from 33 to 126.")
+	}
+	return checkStart(val(in.Group), val(in.StartedBy), in.PropagateTags)
+}
+
+// checkStart validates what RunTask and StartTask have in common.
+func checkStart(group, startedBy string, propagate api.PropagateTags) error {
+	switch {
+	case strings.HasPrefix(group, "service:"):
+		return invalid("Invalid namespace for group.")
+	case len(group) > 255:
+		return invalid("Group must be at most 255 characters.")
+	case len(startedBy) > 128:
+		return invalid("StartedBy must be at most 128 characters.")
+	case strings.ContainsFunc(startedBy, func(r rune) bool { return r != '/' && !isName(string(r)) }):
+		return invalid("StartedBy contains invalid characters.")
+	case propagate == api.PropagateTagsService:
+		return invalid("Tags cannot be propagated from a service to a task that no service starts.")
+	}
+	return nil
+}
+
+// RunTask makes tasks and answers them PROVISIONING. Placement, network and
+// agent take it from there.
+func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOutput, error) {
+	caller := e.caller(ctx)
+	tags, err := newTags(in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRun(in); err != nil {
+		return nil, err
+	}
+	launch := string(cmp.Or(in.LaunchType, api.LaunchTypeEc2)) // no cluster has a default strategy
+	platform, err := resolvePlatform(in.PlatformVersion, launch)
+	if err != nil {
+		return nil, err
+	}
+	count := 1
+	if in.Count != nil {
+		count = int(*in.Count)
+	}
+	now := e.now()
+	out := &api.RunTaskOutput{}
+	return out, e.update(ctx, func(tx *store.Tx) error {
+		out.Tasks, out.Failures = []api.Task{}, []api.Failure{}
+		cluster, err := e.activeCluster(tx, caller.Account, in.Cluster)
+		if err != nil {
+			return err
+		}
+		td, err := e.startable(tx, caller.Account, val(in.TaskDefinition), invalid)
+		if err != nil {
+			return err
+		}
+		network, err := checkNetwork(tx, caller.Account, &td.Doc, launch, in.NetworkConfiguration)
+		if err != nil {
+			return err
+		}
+		if err := supports(td, launch); err != nil {
+			return err
+		}
+		overrides, err := checkOverrides(caller.Account, &td.Doc, in.Overrides)
+		if err != nil {
+			return err
+		}
+		if err := e.passOverrides(ctx, tx, caller, overrides); err != nil {
+			return err
+		}
+		if val(in.EnableExecuteCommand) && first(overrides.TaskRoleArn, td.Doc.TaskRoleArn) == nil {
+			return invalid("The task couldn't be started because a valid taskRoleArn is not being used. Specify a valid task role in your task definition and try again.")
+		}
+		if launch != string(api.LaunchTypeFargate) {
+			return invalid("No Container Instances were found in your cluster.")
+		}
+		if len(in.PlacementConstraints) > 0 {
+			return invalid("Placement constraints are not supported with FARGATE launch type.")
+		}
+		if len(in.PlacementStrategy) > 0 {
+			return invalid("Placement strategies are not supported with FARGATE launch type.")
+		}
+		if err := fargateSize(first(overrides.Cpu, td.Doc.Cpu), first(overrides.Memory, td.Doc.Memory), invalid); err != nil {
+			return err
+		}
+		if err := runnable(td); err != nil {
+			return err
+		}
+		spec := state.TaskSpec{
+			Region: e.cfg.Region, Account: caller.Account, Cluster: cluster, Definition: td, NewID: e.uuid,
+			Group: cmp.Or(val(in.Group), "family:"+td.Family), StartedBy: val(in.StartedBy),
+			LaunchType: launch, PlatformVersion: platform, PlatformFamily: platformLinux,
+			Overrides: overrides, Network: network, EnableExecuteCommand: val(in.EnableExecuteCommand),
+			ClientToken: val(in.ClientToken), Now: now,
+			Tags: tags,
+		}
+		if in.PropagateTags == api.PropagateTagsTaskDefinition {
+			spec.Tags = mergeTags(td.Tags, spec.Tags)
+		}
+		if val(in.EnableECSManagedTags) {
+			spec.Tags = mergeTags(spec.Tags, []state.Tag{{Key: tagClusterName, Value: cluster.Name}})
+		}
+		tasks := make([]*state.Task, count)
+		for i := range tasks {
+			spec.ID = e.cfg.NewID()
+			tasks[i] = state.NewTask(spec)
+		}
+		earlier, err := sameToken(tx, tasks, now)
+		if err != nil {
+			return err
+		}
+		if earlier != nil {
+			tasks = earlier
+		} else {
+			for _, t := range tasks {
+				state.Tasks.Put(tx, t)
+			}
+		}
+		for _, t := range tasks {
+			out.Tasks = append(out.Tasks, taskView(tx, t, true))
+		}
+		return nil
+	})
+}
+
+// sameToken finds the tasks that an earlier request with the same client token
+// made. It is the same request if it would make the same tasks.
+func sameToken(tx *store.Tx, want []*state.Task, now time.Time) ([]*state.Task, error) {
+	w := want[0]
+	if w.ClientToken == "" {
+		return nil, nil
+	}
+	// Two such requests at the same time must not both find nothing.
+	tx.Guard("ecs-token/" + w.Account + "/" + w.ClientToken)
+	var have []*state.Task
+	for t := range state.Tasks.By(tx, "token", w.ClientToken) {
+		if t.Account == w.Account && t.Service == "" && now.Sub(t.CreatedAt) < clientTokenLife {
+			have = append(have, t)
+		}
+	}
+	if len(have) == 0 {
+		return nil, nil
+	}
+	same := len(have) == len(want)
+	for _, t := range have {
+		same = same && t.Cluster == w.Cluster && t.TaskDefinition == w.TaskDefinition && t.Group == w.Group &&
+			t.StartedBy == w.StartedBy && t.LaunchType == w.LaunchType && t.PlatformVersion == w.PlatformVersion &&
+			t.EnableExecuteCommand == w.EnableExecuteCommand && sameDocument(t.Overrides, w.Overrides) && sameDocument(t.Network, w.Network)
+	}
+	if !same {
+		ids := make([]string, len(have))
+		for i, t := range have {
+			ids[i] = t.ARN
+		}
+		return nil, &api.ConflictException{
+			Message:     "The RunTask request could not be processed due to conflicts. The provided clientToken is already in use with different parameters.",
+			ResourceIds: ids,
+		}
+	}
+	return have, nil
+}
+
+// StartTask would start tasks on chosen instances. No instance of this version
+// can be chosen, so each one named is missing.
+func (e *ECS) StartTask(ctx context.Context, in *api.StartTaskInput) (*api.StartTaskOutput, error) {
+	caller := e.caller(ctx)
+	if _, err := newTags(in.Tags); err != nil {
+		return nil, err
+	}
+	if err := checkStart(val(in.Group), val(in.StartedBy), in.PropagateTags); err != nil {
+		return nil, err
+	}
+	if n := len(in.ContainerInstances); n == 0 || n > 10 {
+		return nil, invalid("The number of container instances must be between 1 and 10.")
+	}
+	out := &api.StartTaskOutput{Tasks: []api.Task{}, Failures: []api.Failure{}}
+	return out, e.view(func(r store.Reader) error {
+		cluster, err := e.activeCluster(r, caller.Account, in.Cluster)
+		if err != nil {
+			return err
+		}
+		if _, err := e.startable(r, caller.Account, val(in.TaskDefinition), invalid); err != nil {
+			return err
+		}
+		for _, ref := range in.ContainerInstances {
+			arn, err := e.instanceARN(caller.Account, cluster.Name, ref)
+			if err != nil {
+				return err
+			}
+			out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
+		}
+		return nil
+	})
+}
+
+// StopTask asks for a task to stop. Asking again, or of a stopped task, succeeds.
+func (e *ECS) StopTask(ctx context.Context, in *api.StopTaskInput) (*api.StopTaskOutput, error) {
+	caller := e.caller(ctx)
+	now := e.now()
+	reason := cmp.Or(val(in.Reason), "Task stopped by user")
+	if len(reason) > 1024 {
+		return nil, invalid("Reason must be at most 1024 characters.")
+	}
+	out := &api.StopTaskOutput{}
+	return out, e.update(ctx, func(tx *store.Tx) error {
+		cluster, err := e.cluster(tx, caller.Account, in.Cluster)
+		if err != nil {
+			return err
+		}
+		arn, err := e.taskARN(caller.Account, cluster.Name, val(in.Task))
+		if err != nil {
+			return err
+		}
+		t, ok := state.Tasks.Get(tx, arn)
+		if !ok || t.Cluster != cluster.ARN {
+			return invalid("The referenced task was not found.")
+		}
+		t = t.Clone()
+		if t.WantStop(string(api.TaskStopCodeUserInitiated), reason, now) {
+			if t.Instance == "" && t.ENI == "" {
+				ended(t, now) // nobody has heard of it, so nobody will report its end
+			}
+			state.Tasks.Put(tx, t)
+		}
+		v := taskView(tx, t, true)
+		out.Task = &v
+		return nil
+	})
+}
+
+// DescribeTasks shows tasks by id or ARN.
+func (e *ECS) DescribeTasks(ctx context.Context, in *api.DescribeTasksInput) (*api.DescribeTasksOutput, error) {
+	account := e.caller(ctx).Account
+	switch {
+	case len(in.Tasks) == 0:
+		return nil, invalid("Tasks cannot be empty.")
+	case len(in.Tasks) > 100:
+		return nil, invalid("Tasks cannot exceed 100 elements")
+	}
+	tags := slices.Contains(in.Include, api.TaskFieldTags)
+	out := &api.DescribeTasksOutput{Tasks: []api.Task{}, Failures: []api.Failure{}}
+	return out, e.view(func(r store.Reader) error {
+		cluster, err := e.cluster(r, account, in.Cluster)
+		if err != nil {
+			return err
+		}
+		for _, ref := range in.Tasks {
+			arn, err := e.taskARN(account, cluster.Name, ref)
+			if err != nil {
+				return err
+			}
+			if t, ok := state.Tasks.Get(r, arn); ok && t.Cluster == cluster.ARN {
+				out.Tasks = append(out.Tasks, taskView(r, t, tags))
+			} else {
+				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
+			}
+		}
+		return nil
+	})
+}
+
+// ListTasks lists the tasks of a cluster that pass every filter.
+func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListTasksOutput, error) {
+	account := e.caller(ctx).Account
+	desired := string(cmp.Or(in.DesiredStatus, api.DesiredStatusRunning))
+	r := e.db.Snapshot()
+	cluster, err := e.cluster(r, account, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	service, instance := "", ""
+	if in.ServiceName != nil {
+		if service, err = e.serviceARN(account, cluster.Name, *in.ServiceName); err != nil {
+			return nil, err
+		}
+		if _, ok := state.Services.Get(r, service); !ok {
+			return nil, &api.ServiceNotFoundException{Message: "Service not found."}
+		}
+	}
+	if in.ContainerInstance != nil {
+		if instance, err = e.instanceARN(account, cluster.Name, *in.ContainerInstance); err != nil {
+			return nil, err
+		}
+		if i, ok := state.ContainerInstances.Get(r, instance); !ok || i.Hidden {
+			return nil, invalid("The referenced container instance was not found.")
+		}
+	}
+	if in.DaemonName != nil {
+		return nil, unsupported("daemonName")
+	}
+	found := state.Tasks.By(r, "cluster", cluster.ARN)
+	if service != "" {
+		found = state.Tasks.By(r, "service", service)
+	}
+	var arns []string
+	for t := range found {
+		if t.DesiredStatus == desired &&
+			(in.Family == nil || t.Family == *in.Family) &&
+			(in.StartedBy == nil || t.StartedBy == *in.StartedBy) &&
+			(in.LaunchType == "" || t.LaunchType == string(in.LaunchType)) &&
+			(instance == "" || t.Instance == instance) {
+			arns = append(arns, t.ARN)
+		}
+	}
+	q := query{"ListTasks", cluster.ARN, service, instance, val(in.Family), val(in.StartedBy), desired, string(in.LaunchType)}
+	arns, next, err := page(arns, q, in.NextToken, in.MaxResults, 100, 100, e.now())
+	return &api.ListTasksOutput{TaskArns: list(arns), NextToken: next}, err
+}
+
+// sameDocument compares two documents of AWS's shapes by what they say, not by
+// whether they were read back from the store.
+func sameDocument(a, b any) bool { return reflect.DeepEqual(a, b) }
+
+// architecture is what the task's node says of itself; before there is one, what
+// the definition asks for.
+func architecture(r store.Reader, t *state.Task) string {
+	const attribute = "ecs.cpu-architecture"
+	if i, ok := state.ContainerInstances.Get(r, t.Instance); ok {
+		for _, a := range i.Attributes {
+			if val(a.Name) == attribute && val(a.Value) != "" {
+				return *a.Value
+			}
+		}
+	}
+	td, ok := state.TaskDefinitions.Get(r, t.TaskDefinition)
+	if ok && td.Doc.RuntimePlatform != nil && td.Doc.RuntimePlatform.CpuArchitecture == api.CPUArchitectureArm64 {
+		return "arm64"
+	}
+	return "x86_64"
+}
+
+// taskView is a task as the API shows it.
+func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
+	v := api.Task{
+		TaskArn: &t.ARN, ClusterArn: &t.Cluster, TaskDefinitionArn: &t.TaskDefinition,
+		Attachments:           []api.Attachment{},
+		Attributes:            []api.Attribute{{Name: new("ecs.cpu-architecture"), Value: new(architecture(r, t))}},
+		AvailabilityZone:      opt(t.Zone),
+		CapacityProviderName:  opt(t.CapacityProvider),
+		Connectivity:          api.Connectivity(t.Connectivity),
+		ConnectivityAt:        at(t.ConnectivityAt),
+		Containers:            []api.Container{},
+		Cpu:                   opt(t.CPU),
+		Memory:                opt(t.Memory),
+		CreatedAt:             at(t.CreatedAt),
+		DesiredStatus:         &t.DesiredStatus,
+		LastStatus:            &t.LastStatus,
+		EnableExecuteCommand:  &t.EnableExecuteCommand,
+		ExecutionStoppedAt:    at(t.ExecutionStoppedAt),
+		Group:                 opt(t.Group),
+		HealthStatus:          api.HealthStatus(cmp.Or(t.Health, "UNKNOWN")),
+		InferenceAccelerators: []api.InferenceAccelerator{},
+		LaunchType:            api.LaunchType(t.LaunchType),
+		Overrides:             overridesView(t),
+		PlatformVersion:       opt(t.PlatformVersion),
+		PlatformFamily:        opt(t.PlatformFamily),
+		PullStartedAt:         at(t.PullStartedAt),
+		PullStoppedAt:         at(t.PullStoppedAt),
+		StartedAt:             at(t.StartedAt),
+		StartedBy:             opt(t.StartedBy),
+		StopCode:              api.TaskStopCode(t.StopCode),
+		StoppedReason:         opt(t.StoppedReason),
+		StoppingAt:            at(t.StoppingAt),
+		StoppedAt:             at(t.StoppedAt),
+		Tags:                  []api.Tag{},
+		Version:               &t.Version,
+	}
+	if tags {
+		v.Tags = tagView(t.Tags)
+	}
+	if t.LaunchType != string(api.LaunchTypeFargate) {
+		v.ContainerInstanceArn = opt(t.Instance)
+	} else if t.EphemeralStorageGiB > 0 {
+		size := num(t.EphemeralStorageGiB)
+		v.EphemeralStorage = &api.EphemeralStorage{SizeInGiB: size}
+		v.FargateEphemeralStorage = &api.TaskEphemeralStorage{SizeInGiB: size}
+	}
+	interfaces := []api.NetworkInterface{}
+	for i := range t.Attachments {
+		a := &t.Attachments[i]
+		av := api.Attachment{Id: &a.ID, Type: &a.Type, Status: &a.Status, Details: []api.KeyValuePair{}}
+		for _, d := range a.Details {
+			av.Details = append(av.Details, api.KeyValuePair{Name: &d.Name, Value: &d.Value})
+		}
+		v.Attachments = append(v.Attachments, av)
+		if address := a.Detail("privateIPv4Address"); a.Type == "ElasticNetworkInterface" && address != "" {
+			interfaces = append(interfaces, api.NetworkInterface{AttachmentId: &a.ID, PrivateIpv4Address: &address, Ipv6Address: opt(a.Detail("ipv6Address"))})
+		}
+	}
+	for i := range t.Containers {
+		c := &t.Containers[i]
+		cv := api.Container{
+			ContainerArn: &c.ARN, TaskArn: &t.ARN, Name: &c.Name, Image: &c.Image,
+			ImageDigest: opt(c.ImageDigest), RuntimeId: opt(c.RuntimeID), LastStatus: &c.LastStatus,
+			Reason: opt(c.Reason), NetworkBindings: list(c.Bindings), NetworkInterfaces: interfaces,
+			HealthStatus: api.HealthStatus(cmp.Or(c.Health, "UNKNOWN")),
+			Cpu:          opt(c.CPU), Memory: opt(c.Memory), MemoryReservation: opt(c.MemoryReservation),
+		}
+		if c.ExitCode != nil {
+			cv.ExitCode = num(*c.ExitCode)
+		}
+		v.Containers = append(v.Containers, cv)
+	}
+	return v
+}
+
+// overridesView always has both lists and an entry for each container, also for
+// a task that overrides nothing.
+func overridesView(t *state.Task) *api.TaskOverride {
+	v := api.TaskOverride{}
+	if t.Overrides != nil {
+		v = *t.Overrides
+	}
+	v.InferenceAcceleratorOverrides = list(v.InferenceAcceleratorOverrides)
+	if v.ContainerOverrides == nil {
+		v.ContainerOverrides = []api.ContainerOverride{}
+		for i := range t.Containers {
+			v.ContainerOverrides = append(v.ContainerOverrides, api.ContainerOverride{Name: &t.Containers[i].Name})
+		}
+	}
+	return &v
+}

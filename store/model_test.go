@@ -1,0 +1,253 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// The model is the plainest store there is: a map. Transactions generated at random run
+// concurrently; each records what it got and what it put. In the order of their revisions they
+// must be explained by the map: every Get saw what the map held just before the transaction.
+
+type modelStep struct {
+	put, del bool // neither: get
+	key      string
+	tag      string
+}
+
+type modelRecord struct {
+	rev   int64
+	reads map[string]int // N, or -1 if absent
+	puts  map[string]*thing
+	dels  map[string]bool
+}
+
+func TestModel(t *testing.T) {
+	for _, b := range backends[:2] {
+		t.Run(b.name, func(t *testing.T) {
+			db := b.open(t)
+			model := map[string]*thing{}
+			rapid.Check(t, func(rt *rapid.T) { checkModel(rt, db, model) })
+		})
+	}
+}
+
+func checkModel(t *rapid.T, db *DB, model map[string]*thing) {
+	keys := []string{"a", "a/1", "a/2", "ab", "b", "c"}
+	tags := []string{"", "x", "x\x00", "xy"}
+	step := rapid.Custom(func(t *rapid.T) modelStep {
+		kind := rapid.IntRange(0, 4).Draw(t, "kind")
+		return modelStep{
+			put: kind >= 3, del: kind == 2,
+			key: rapid.SampledFrom(keys).Draw(t, "key"),
+			tag: rapid.SampledFrom(tags).Draw(t, "tag"),
+		}
+	})
+	plans := rapid.SliceOfN(rapid.SliceOfN(rapid.SliceOfN(step, 1, 6), 1, 5), 1, 4).Draw(t, "transactions of each writer")
+
+	w := db.Watch(things)
+	defer w.Close()
+	start, _, err := w.Next(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var (
+		mu      sync.Mutex
+		records []modelRecord
+		wg      sync.WaitGroup
+	)
+	for i, plan := range plans {
+		wg.Go(func() {
+			for j, steps := range plan {
+				var rec modelRecord
+				rev, err := db.UpdateRev(context.Background(), func(tx *Tx) error {
+					rec = modelRecord{reads: map[string]int{}, puts: map[string]*thing{}, dels: map[string]bool{}}
+					for k, s := range steps {
+						switch {
+						case s.put:
+							v := &thing{ID: s.key, N: 1000*i + 10*j + k, Tags: []string{s.tag}}
+							things.Put(tx, v)
+							rec.puts[s.key] = v
+							delete(rec.dels, s.key)
+						case s.del:
+							things.Delete(tx, s.key)
+							delete(rec.puts, s.key)
+							rec.dels[s.key] = true
+						default:
+							n := -1
+							if v, ok := things.Get(tx, s.key); ok {
+								n = v.N
+							}
+							if p := rec.puts[s.key]; p != nil && p.N != n || rec.dels[s.key] && n != -1 {
+								return fmt.Errorf("did not read its own write of %s", s.key)
+							}
+							if rec.puts[s.key] == nil && !rec.dels[s.key] {
+								rec.reads[s.key] = n
+							}
+						}
+					}
+					return nil
+				})
+				rec.rev = rev
+				mu.Lock()
+				records = append(records, rec)
+				if err != nil {
+					t.Errorf("update: %v", err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	// A watch that follows all the while rebuilds the table from the keys it is told.
+	follow, stop := context.WithCancel(context.Background())
+	replay := map[string]*thing{}
+	for v := range things.All(start) {
+		replay[v.ID] = v
+	}
+	wg.Add(1)
+	writers := make(chan struct{})
+	go func() { wg.Wait(); close(writers) }()
+	var watched sync.WaitGroup
+	watched.Go(func() {
+		last := start.Revision()
+		apply := func(s *Snapshot, c Changes) {
+			if s.Revision() < last {
+				t.Errorf("the watch went from %d back to %d", last, s.Revision())
+			}
+			last = s.Revision()
+			for _, k := range c.Keys(things) {
+				if v, ok := things.Get(s, k); ok {
+					replay[k] = v
+				} else {
+					delete(replay, k)
+				}
+			}
+			if !maps.Equal(replay, contents(s)) {
+				t.Errorf("at %d the watch makes %v of %v", last, replay, contents(s))
+			}
+		}
+		for {
+			s, c, err := w.Next(follow)
+			if err != nil {
+				return
+			}
+			apply(s, c)
+		}
+	})
+	wg.Done()
+	<-writers
+	stop()
+	watched.Wait()
+	end := db.Snapshot()
+	if s, c, err := w.Next(expired); err == nil {
+		for _, k := range c.Keys(things) {
+			if v, ok := things.Get(s, k); ok {
+				replay[k] = v
+			} else {
+				delete(replay, k)
+			}
+		}
+	}
+	if !maps.Equal(replay, contents(end)) {
+		t.Fatalf("at the end the watch makes %v of %v", replay, contents(end))
+	}
+
+	// Those that wrote nothing belong after the commit whose revision they report.
+	wrote := func(r modelRecord) bool { return r.changes(model) }
+	slices.SortStableFunc(records, func(a, b modelRecord) int { return int(a.rev - b.rev) })
+	for len(records) > 0 {
+		// Of one revision, at most one transaction wrote; it comes first.
+		n := 1
+		for n < len(records) && records[n].rev == records[0].rev {
+			n++
+		}
+		same := records[:n]
+		if same[0].rev > start.Revision() {
+			i := slices.IndexFunc(same, wrote)
+			if i < 0 {
+				t.Fatalf("nothing changed at revision %d", same[0].rev)
+			}
+			same[0], same[i] = same[i], same[0]
+		}
+		for _, r := range same {
+			for k, n := range r.reads {
+				have := -1
+				if v := model[k]; v != nil {
+					have = v.N
+				}
+				if have != n {
+					t.Fatalf("the transaction of revision %d read %s=%d, but it was %d", r.rev, k, n, have)
+				}
+			}
+			for k, v := range r.puts {
+				model[k] = v
+			}
+			for k := range r.dels {
+				delete(model, k)
+			}
+		}
+		records = records[n:]
+	}
+	have := contents(end)
+	for k := range have {
+		if model[k] == nil || model[k].N != have[k].N || model[k].Tags[0] != have[k].Tags[0] {
+			t.Fatalf("%s is %v, the model says %v", k, have[k], model[k])
+		}
+	}
+	if len(have) != len(model) {
+		t.Fatalf("%d objects, the model has %d", len(have), len(model))
+	}
+	for _, tag := range tags {
+		var want []string
+		for _, k := range slices.Sorted(maps.Keys(model)) {
+			if model[k].Tags[0] == tag {
+				want = append(want, k)
+			}
+		}
+		var got []string
+		for v := range things.By(end, "tag", tag) {
+			got = append(got, v.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("index %q has %v, the model %v", tag, got, want)
+		}
+	}
+	end.CheckFrozen()
+}
+
+// changes reports whether the transaction would change the model.
+func (r modelRecord) changes(model map[string]*thing) bool {
+	for k, v := range r.puts {
+		if have := model[k]; have == nil || have.N != v.N || have.Tags[0] != v.Tags[0] {
+			return true
+		}
+	}
+	for k := range r.dels {
+		if model[k] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func contents(s *Snapshot) map[string]*thing {
+	all := map[string]*thing{}
+	for v := range things.All(s) {
+		all[v.ID] = v
+	}
+	return all
+}
+
+// expired lets Next return what is there and nothing else.
+var expired = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
