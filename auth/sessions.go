@@ -181,7 +181,7 @@ func (s *Sessions) seal(what string, text []byte) string {
 }
 
 func (s *Sessions) open(what, token string) ([]byte, error) {
-	b, err := base64.StdEncoding.DecodeString(token)
+	b, err := base64.StdEncoding.Strict().DecodeString(token)
 	if err != nil || len(b) < 5 || b[0] != tokenVersion {
 		return nil, ErrToken
 	}

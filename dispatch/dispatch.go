@@ -37,8 +37,9 @@ type Config struct {
 	Mint func(r store.Reader, roleARN, service, session string, lifetime time.Duration) (fabric.Credentials, error)
 	// Endpoint is the API's base URL as a process on a node's machine reaches it.
 	Endpoint string
-	// NodeRole is the ARN of the role that nodes' agents run as.
-	NodeRole string
+	// NodeRole is the ARN of the role that nodes' agents run as, NodeService the
+	// principal that its trust policy names.
+	NodeRole, NodeService string
 }
 
 // Server answers the agents' and the nodes' connections.
@@ -62,19 +63,21 @@ func (s *Server) Close() {
 	s.open.Wait()
 }
 
-// Paths below which agents connect: DiscoverPollEndpoint names the folders,
-// the agent appends "ws".
-const (
-	ACSPath = "/acs/"
-	TCSPath = "/tcs/"
-)
+// AgentPath is where agents connect, below the URL that DiscoverPollEndpoint
+// gives them for both of their websockets.
+const AgentPath = "/ws"
 
 // Routes are the handlers of agents, which sign their requests.
 func (s *Server) Routes() map[string]http.Handler {
-	return map[string]http.Handler{
-		ACSPath + "ws": s.session(s.serveACS),
-		TCSPath + "ws": s.session(s.serveTCS),
-	}
+	acs, tcs := s.session(s.serveACS), s.session(s.serveTCS)
+	return map[string]http.Handler{AgentPath: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The two name the instance differently (facts: agent protocol, 1.1).
+		if r.URL.Query().Has("containerInstanceArn") {
+			acs.ServeHTTP(w, r)
+		} else {
+			tcs.ServeHTTP(w, r)
+		}
+	})}
 }
 
 // NodeRoutes are the handlers of nodes. Who may open the socket they are

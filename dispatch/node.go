@@ -163,7 +163,7 @@ func (s *stream) follow(ctx context.Context) error {
 
 // agent makes the settings of the node's own agent.
 func (s *stream) agent(snap *store.Snapshot) (*fabric.Agent, error) {
-	c, err := s.Mint(snap, s.NodeRole, "", s.node, credentialsLife)
+	c, err := s.Mint(snap, s.NodeRole, s.NodeService, s.node, credentialsLife)
 	if err != nil {
 		return nil, fmt.Errorf("credentials of node %s: %w", s.node, err)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -259,10 +258,7 @@ func (q *request) getManifest() error {
 	if err != nil {
 		return err
 	}
-	if err := q.g.Pulled(q.ctx, img); err != nil {
-		// The pull itself is none the worse for it.
-		q.g.Log.LogAttrs(q.ctx, slog.LevelWarn, "pull time not recorded", slog.String("image", img.Key()), slog.Any("error", err))
-	}
+	q.g.Pulled(q.ctx, img)
 	return q.json(http.StatusOK, img.MediaType, b)
 }
 
@@ -274,8 +270,7 @@ func (q *request) putManifest() error {
 	if err != nil {
 		return err
 	}
-	body := http.MaxBytesReader(q.w, q.r.Body, image.MaxManifest)
-	b, err := io.ReadAll(body)
+	b, err := io.ReadAll(http.MaxBytesReader(q.w, io.NopCloser(q.body()), image.MaxManifest))
 	if err != nil {
 		return err
 	}

@@ -165,15 +165,16 @@ func (g *Registry) Manifest(img *state.Image) ([]byte, error) {
 	return b, nil
 }
 
-// Pulled records that an image was pulled, at most once a day.
-func (g *Registry) Pulled(ctx context.Context, img *state.Image) error {
+// Pulled records that an image was pulled, at most once a day. Should that
+// fail, the pull is none the worse for it.
+func (g *Registry) Pulled(ctx context.Context, img *state.Image) {
 	now := g.Now()
-	if now.Sub(img.PulledAt) < 24*time.Hour {
-		return nil
+	if now.Sub(img.PulledAt) < pulledEvery {
+		return
 	}
-	return g.DB.Update(ctx, func(tx *store.Tx) error {
+	err := g.DB.Update(ctx, func(tx *store.Tx) error {
 		have, ok := state.Images.Get(tx, img.Key())
-		if !ok || now.Sub(have.PulledAt) < 24*time.Hour {
+		if !ok || now.Sub(have.PulledAt) < pulledEvery {
 			return nil
 		}
 		next := *have
@@ -181,7 +182,12 @@ func (g *Registry) Pulled(ctx context.Context, img *state.Image) error {
 		state.Images.Put(tx, &next)
 		return nil
 	})
+	if err != nil {
+		g.Log.LogAttrs(ctx, slog.LevelWarn, "pull time not recorded", slog.String("image", img.Key()), slog.Any("error", err))
+	}
 }
+
+const pulledEvery = 24 * time.Hour
 
 // DeleteImage removes an image by its digest, or a tag by its name; with both,
 // the tag if it names that image. The image goes with its last tag. tags are

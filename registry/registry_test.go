@@ -185,7 +185,9 @@ func (c *client) want(r response, status int, code string) response {
 
 func (r response) error(t testing.TB) (code, message string) {
 	t.Helper()
-	var e struct{ Errors []struct{ Code, Message string } }
+	var e struct {
+		Errors []struct{ Code, Message string }
+	}
 	if err := json.Unmarshal(r.body, &e); err != nil || len(e.Errors) != 1 {
 		t.Fatalf("not an error: %s", r)
 	}
@@ -395,4 +397,3 @@ func TestRepositoryPolicy(t *testing.T) {
 	stranger.host = ""
 	stranger.want(get(stranger), 404, "NAME_UNKNOWN")
 }
-

@@ -19,7 +19,7 @@ import (
 
 // Authorize says what a caller must be allowed for one request of an operation.
 // in is the operation's input. No checks means that everybody may.
-type Authorize func(ctx context.Context, r store.Reader, caller *auth.Caller, in any) []auth.Check
+type Authorize = func(ctx context.Context, r store.Reader, caller *auth.Caller, in any) []auth.Check
 
 // A Registration is a service behind the door.
 type Registration struct {
@@ -191,7 +191,7 @@ func (d *Door) answer(r *http.Request, body []byte, x *exchange) (out any, err e
 		return nil, err
 	}
 	if !call.Operation.Unsigned {
-		if err := d.cfg.Authorizer.Check(ctx, snapshot, x.caller, reg.checks(ctx, snapshot, x.caller, call.Operation, in)...); err != nil {
+		if err := d.cfg.Authorizer.Check(ctx, snapshot, x.caller, reg.Checks(ctx, snapshot, x.caller, call.Operation, in)...); err != nil {
 			return nil, err
 		}
 	}
@@ -201,8 +201,8 @@ func (d *Door) answer(r *http.Request, body []byte, x *exchange) (out any, err e
 	return call.Invoke(ctx, in)
 }
 
-// checks are what the caller must be allowed for the operation.
-func (r *Registration) checks(ctx context.Context, s store.Reader, c *auth.Caller, op *wire.Operation, in any) []auth.Check {
+// Checks are what the caller must be allowed for the operation.
+func (r *Registration) Checks(ctx context.Context, s store.Reader, c *auth.Caller, op *wire.Operation, in any) []auth.Check {
 	if f := r.Authorize[op.Name]; f != nil {
 		return f(ctx, s, c, in)
 	}

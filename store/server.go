@@ -32,7 +32,7 @@ const (
 	memberName = "berth"
 	// A lone member elects itself when ElectionTicks have passed without a leader, so short ticks
 	// are a short start. Nobody else's clock matters.
-	tickMs        = 10
+	tickMs        = 20
 	electionTicks = 2
 
 	// Nobody catches up from our raft log, but a starting member panics if it stands for election
@@ -73,7 +73,9 @@ type server struct {
 	etcd    *etcdserver.EtcdServer
 	client  *clientv3.Client
 	log     *slog.Logger
-	died    atomic.Bool
+	died    chan struct{} // closed when etcd has given up
+	dying   sync.Once
+	reason  string // why; set before died is closed
 
 	revision atomic.Int64 // reached
 	alarmed  atomic.Bool  // the quota was exceeded
@@ -84,7 +86,7 @@ var segmentOnce sync.Once
 
 // startServer returns when the server can commit. die is called if it later fails for good.
 func startServer(ctx context.Context, cfg Config, log *slog.Logger, die func(error)) (_ *server, err error) {
-	s := &server{dir: cfg.Dir, log: log, quota: cfg.QuotaBytes, reserve: diskReserve, kick: make(chan struct{}, 1)}
+	s := &server{dir: cfg.Dir, log: log, quota: cfg.QuotaBytes, reserve: diskReserve, kick: make(chan struct{}, 1), died: make(chan struct{})}
 	if s.quota == 0 {
 		s.quota = defaultQuota
 	}
@@ -92,8 +94,12 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger, die func(err
 		return nil, err
 	}
 	defer func() {
-		if err != nil {
-			s.lock.Close()
+		select {
+		case <-s.died: // see stop
+		default:
+			if err != nil {
+				s.lock.Close()
+			}
 		}
 	}()
 	segmentOnce.Do(func() { wal.SegmentSizeBytes = walSegment })
@@ -101,8 +107,8 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger, die func(err
 	// etcd wants to know where its peers would find it, if it had any.
 	peers := types.MustNewURLs([]string{"http://127.0.0.1:2380"})
 	lg := zapTo(log, func(msg string) {
-		s.died.Store(true)
 		die(fmt.Errorf("store: etcd in %s gave up: %s", cfg.Dir, msg))
+		s.dying.Do(func() { s.reason = msg; close(s.died) })
 	})
 	ec := config.ServerConfig{
 		Name:                       memberName,
@@ -137,7 +143,7 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger, die func(err
 	// A fatal error ends the goroutine it happens on, so it must not be the caller's.
 	started := make(chan error, 1)
 	go func() {
-		err := errors.New("etcd gave up while starting; the log says why")
+		err := errors.New("etcd gave up; the log says why")
 		defer func() {
 			if p := recover(); p != nil {
 				err = fmt.Errorf("etcd: %v", p)
@@ -157,6 +163,8 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger, die func(err
 		return nil, err
 	}
 	select {
+	case <-s.died:
+		return nil, fmt.Errorf("etcd gave up: %s", s.reason)
 	case <-s.etcd.ReadyNotify():
 	case <-s.etcd.StopNotify():
 		return nil, errors.New("etcd stopped while starting; the log says why")
@@ -315,9 +323,10 @@ func (s *server) stop() error {
 		defer close(gone)
 		s.etcd.HardStop()
 	}()
-	if !s.died.Load() {
-		<-gone
+	select {
+	case <-gone:
 		return errors.Join(err, s.lock.Close())
+	case <-s.died:
 	}
 	// A goroutine that ended on a fatal error may be waited for in vain. The files on disk are
 	// whole, but only the end of the process frees them, so the lock stays.

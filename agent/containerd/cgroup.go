@@ -68,7 +68,10 @@ func parseHierarchies(lines *bufio.Scanner) (cgroups, error) {
 		return c, err
 	}
 	if _, ok := c.v1["memory"]; ok {
-		c.unified = ""
+		if c.unified != "" {
+			// Hybrid: runc makes a directory there too, without limits.
+			c.v1["unified"], c.unified = c.unified, ""
+		}
 	} else if c.unified == "" {
 		return c, errors.New("no cgroup hierarchy with a memory controller is mounted")
 	}
@@ -121,7 +124,7 @@ func (r *Runtime) CreateGroup(ctx context.Context, g runtime.Group) error {
 	}
 	for _, w := range r.cg.limits(g) {
 		if err := os.WriteFile(filepath.Join(r.cg.dir(w.controller, r.cg.path(g.Name)), w.file), []byte(w.value), 0o644); err != nil {
-			if w.optional && (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) {
+			if w.may == anything || w.may == missing && (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) {
 				continue
 			}
 			return fmt.Errorf("group %s: %s=%s: %w", g.Name, w.file, w.value, err)
@@ -186,12 +189,20 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// write is one value for one cgroup file. An optional one may be missing on
-// this kernel (swap accounting is).
+// write is one value for one cgroup file.
 type write struct {
 	controller, file, value string
-	optional                bool
+	may                     failure
 }
+
+// failure says which failures of a write do not matter.
+type failure int
+
+const (
+	nothing  failure = iota
+	missing          // the file is not there: this kernel does not count swap
+	anything         // it is tried again
+)
 
 // limits are the files that say what a group may use; no limit is written
 // too, for the group may have had one.
@@ -206,14 +217,14 @@ func (c cgroups) limits(g runtime.Group) []write {
 			quota = strconv.FormatInt(g.CPUQuota, 10)
 		}
 		w := []write{
-			{"cpu", "cpu.max", quota + " " + strconv.FormatUint(period, 10), false},
-			{"memory", "memory.max", orMax(g.Memory, "max"), false},
+			{"cpu", "cpu.max", quota + " " + strconv.FormatUint(period, 10), nothing},
+			{"memory", "memory.max", orMax(g.Memory, "max"), nothing},
 			// Without a limit on swap, memory is a limit on nothing.
-			{"memory", "memory.swap.max", map[bool]string{true: "0", false: "max"}[g.Memory > 0], true},
-			{"pids", "pids.max", orMax(g.Pids, "max"), false},
+			{"memory", "memory.swap.max", map[bool]string{true: "0", false: "max"}[g.Memory > 0], missing},
+			{"pids", "pids.max", orMax(g.Pids, "max"), nothing},
 		}
 		if g.CPUShares > 0 {
-			w = append(w, write{"cpu", "cpu.weight", strconv.FormatUint(weight(g.CPUShares), 10), false})
+			w = append(w, write{"cpu", "cpu.weight", strconv.FormatUint(weight(g.CPUShares), 10), nothing})
 		}
 		return w
 	}
@@ -222,14 +233,17 @@ func (c cgroups) limits(g runtime.Group) []write {
 		quota = strconv.FormatInt(g.CPUQuota, 10)
 	}
 	w := []write{
-		{"cpu", "cpu.cfs_period_us", strconv.FormatUint(period, 10), false},
-		{"cpu", "cpu.cfs_quota_us", quota, false},
-		{"memory", "memory.limit_in_bytes", orMax(g.Memory, "-1"), false},
-		{"memory", "memory.memsw.limit_in_bytes", orMax(g.Memory, "-1"), true},
-		{"pids", "pids.max", orMax(g.Pids, "max"), false},
+		{"cpu", "cpu.cfs_period_us", strconv.FormatUint(period, 10), nothing},
+		{"cpu", "cpu.cfs_quota_us", quota, nothing},
+		// The limit with swap may never be below the limit without: going up
+		// the one comes first, going down the other.
+		{"memory", "memory.memsw.limit_in_bytes", orMax(g.Memory, "-1"), anything},
+		{"memory", "memory.limit_in_bytes", orMax(g.Memory, "-1"), nothing},
+		{"memory", "memory.memsw.limit_in_bytes", orMax(g.Memory, "-1"), missing},
+		{"pids", "pids.max", orMax(g.Pids, "max"), nothing},
 	}
 	if g.CPUShares > 0 {
-		w = append(w, write{"cpu", "cpu.shares", strconv.FormatUint(g.CPUShares, 10), false})
+		w = append(w, write{"cpu", "cpu.shares", strconv.FormatUint(g.CPUShares, 10), nothing})
 	}
 	return w
 }

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -161,7 +162,7 @@ func (r *Runtime) prepare(ctx context.Context, s runtime.Spec, img *image, root 
 	}
 	spec, err := compile(s, img.public.Config, place{
 		cgroup: r.cg.path(s.Group, s.ID), dir: r.dir(s.ID), unified: r.cg.unified != "",
-		user: user, devices: devices, init: r.cfg.InitPath,
+		user: user, devices: devices, init: r.cfg.InitPath, nofile: r.nofile,
 	})
 	return spec, output, err
 }
@@ -194,8 +195,20 @@ func (r *Runtime) createTask(ctx context.Context, id string, terminal bool, root
 	for _, m := range root {
 		req.Rootfs = append(req.Rootfs, &apitypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
-	_, err := r.tasks.Create(ctx, req)
-	return commandError(native(err))
+	// The group's shim ends with the last container in it. One that is just
+	// ending may still have answered the phone.
+	var err error
+	for range 3 {
+		_, err = r.tasks.Create(ctx, req)
+		if err = native(err); err == nil || !shimGone(err) {
+			break
+		}
+	}
+	return commandError(err)
+}
+
+func shimGone(err error) bool {
+	return strings.Contains(err.Error(), "ttrpc: closed") || strings.Contains(err.Error(), "failed to create TTRPC connection")
 }
 
 // commandError marks an OCI runtime's complaint about the process it was to
@@ -250,6 +263,7 @@ func (r *Runtime) startTask(ctx context.Context, id string) (int, error) {
 	if err != nil {
 		return 0, commandError(native(err))
 	}
+	r.forgetMissed(id)
 	if err := os.WriteFile(filepath.Join(r.dir(id), "started"), []byte(time.Now().UTC().Format(time.RFC3339Nano)), 0o600); err != nil {
 		return 0, err
 	}
@@ -344,6 +358,7 @@ func (r *Runtime) delete(ctx context.Context, id string) error {
 	}
 	r.dropOutput(id)
 	r.process.drop(id)
+	r.forgetMissed(id)
 	if known {
 		if err := r.cg.remove(r.cg.path(record.Labels[labelGroup], id)); err != nil {
 			return err
@@ -400,6 +415,9 @@ func (r *Runtime) container(record containers.Container, t *taskstate.Process) r
 		}
 	}
 	if t == nil {
+		if e, ok := r.missed(c.ID); ok {
+			c.Status, c.ExitCode, c.ExitedAt, c.OOMKilled = runtime.StatusExited, e.ExitCode, e.ExitedAt, e.OOMKilled
+		}
 		return c
 	}
 	switch t.Status {
@@ -502,4 +520,70 @@ func (r *Runtime) groupOf(id string) (string, bool) {
 // isStopped recognises the shim's words for a process that has ended.
 func isStopped(err error) bool {
 	return errdefs.IsFailedPrecondition(err) || strings.Contains(err.Error(), "stopped") || strings.Contains(err.Error(), "not running")
+}
+
+// missed is an exit that the daemon was not there for, and that it wrote down
+// when it came back.
+func (r *Runtime) missed(id string) (runtime.Event, bool) {
+	if r.cfg.Exits == "" {
+		return runtime.Event{}, false
+	}
+	b, err := os.ReadFile(filepath.Join(r.cfg.Exits, r.cfg.Namespace, id))
+	if err != nil {
+		return runtime.Event{}, false
+	}
+	var exit struct {
+		Pid, Code int
+		ExitedAt  time.Time
+	}
+	if json.Unmarshal(b, &exit) != nil {
+		return runtime.Event{}, false
+	}
+	return r.event(id, exit.Pid, exit.Code, exit.ExitedAt), true
+}
+
+func (r *Runtime) forgetMissed(id string) {
+	if r.cfg.Exits != "" {
+		_ = os.Remove(filepath.Join(r.cfg.Exits, r.cfg.Namespace, id))
+	}
+}
+
+// sweep removes what belongs to no container: root file systems, directories
+// and cgroups of Creates and Deletes that were cut short.
+func (r *Runtime) sweep(ctx context.Context) error {
+	records, err := r.store.List(ctx)
+	if err != nil {
+		return native(err)
+	}
+	have := map[string]bool{}
+	for _, c := range records {
+		have[c.ID] = true
+	}
+	orphans := map[string]bool{}
+	err = r.snaps.Walk(ctx, func(_ context.Context, s snapshots.Info) error {
+		if _, ours := s.Labels[labelRoot]; ours && s.Kind == snapshots.KindActive && !have[s.Name] {
+			orphans[s.Name] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return native(err)
+	}
+	dirs, err := os.ReadDir(filepath.Join(r.cfg.Dir, "c"))
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if !have[d.Name()] {
+			orphans[d.Name()] = true
+		}
+	}
+	var errs []error
+	for id := range orphans {
+		if group, ok := r.groupOf(id); ok {
+			errs = append(errs, r.cg.remove(r.cg.path(group, id)))
+		}
+		errs = append(errs, r.delete(ctx, id))
+	}
+	return errors.Join(errs...)
 }

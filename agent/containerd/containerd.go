@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
@@ -32,10 +33,12 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/berth-run/berth/agent/runtime"
 )
@@ -65,6 +68,9 @@ type Config struct {
 	// Cgroup is the region's cgroup, an absolute path below the root of
 	// each hierarchy ("/berth/3f9a01"). Required.
 	Cgroup string
+	// Exits is where the daemon leaves exits that it missed (package
+	// node/containerd). Optional: without it such containers are unknown.
+	Exits string
 	// OCIRuntime is the program that makes containers: "runc" if empty. See
 	// Probe.
 	OCIRuntime string
@@ -81,6 +87,7 @@ type Runtime struct {
 	store  containers.Store
 	snaps  snapshots.Snapshotter
 	cg     cgroups
+	nofile uint64
 
 	locks    keyed
 	images   cache[string, *image]
@@ -110,6 +117,11 @@ func New(cfg Config) (*Runtime, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "c"), 0o711); err != nil {
 		return nil, err
 	}
+	// The client library logs every refusal of a registry, which the caller
+	// gets as an error anyway.
+	if err := log.SetLevel("error"); err != nil {
+		return nil, err
+	}
 	cg, err := newCgroups(cfg.Cgroup)
 	if err != nil {
 		return nil, err
@@ -135,9 +147,19 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("containerd client: %w", err)
 	}
 	return &Runtime{
-		cfg: cfg, client: c, cg: cg,
+		cfg: cfg, client: c, cg: cg, nofile: openFiles(),
 		tasks: c.TaskService(), store: c.ContainerService(), snaps: c.SnapshotService(snapshotter),
 	}, nil
+}
+
+// openFiles is what this process may raise its limit to, within docker's own.
+func openFiles() uint64 {
+	const most = 1 << 20
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return min(l.Max, most)
 }
 
 // Close ends the connection. Containers run on.
@@ -150,7 +172,9 @@ func (r *Runtime) Close() error {
 	return r.client.Close()
 }
 
-// Ready waits until the daemon answers, and makes the region's namespace.
+// Ready waits until the daemon answers, makes the region's namespace, and
+// removes what an agent left that was killed in the middle of a Create or
+// Delete. It is called once, before anything else.
 func (r *Runtime) Ready(ctx context.Context) error {
 	if _, err := r.client.Version(ctx); err != nil {
 		return fmt.Errorf("containerd at %s: %w", r.cfg.Address, native(err))
@@ -158,6 +182,9 @@ func (r *Runtime) Ready(ctx context.Context) error {
 	err := r.client.NamespaceService().Create(ctx, r.cfg.Namespace, nil)
 	if err = native(err); err != nil && !errors.Is(err, runtime.ErrExists) {
 		return fmt.Errorf("containerd namespace %s: %w", r.cfg.Namespace, err)
+	}
+	if err := r.sweep(ctx); err != nil {
+		return fmt.Errorf("sweep: %w", err)
 	}
 	return nil
 }
@@ -170,7 +197,11 @@ func native(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = errgrpc.ToNative(err)
+	// Some of the client's calls translate already; to do it again would lose
+	// the kind.
+	if _, ok := status.FromError(err); ok {
+		err = errgrpc.ToNative(err)
+	}
 	switch {
 	case errdefs.IsNotFound(err):
 		return wrapped{err, runtime.ErrNotFound}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	apievents "github.com/containerd/containerd/api/events"
-	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/berth-run/berth/agent/runtime"
@@ -16,6 +15,9 @@ const (
 	topicExit = "/tasks/exit"
 	// topicMark is our own: see subscribe.
 	topicMark = "/berth/mark"
+	// unknownExit is the exit code of a process whose end nobody saw, as
+	// containerd and docker have it.
+	unknownExit = 255
 )
 
 // Events implements runtime.Runtime.
@@ -92,16 +94,21 @@ func (r *Runtime) subscribe(ctx context.Context, out chan<- runtime.Event) error
 		}
 	}
 	again.Stop()
-	// Not List: the labels and start times are of no interest here.
-	have, err := r.tasks.List(ctx, &tasks.ListTasksRequest{Filter: "status==stopped"})
+	list, err := r.List(ctx, nil)
 	if err != nil {
 		return err
 	}
-	for _, t := range have.Tasks {
-		if t.Status != stopped {
-			continue
+	for _, c := range list {
+		switch c.Status {
+		case runtime.StatusExited:
+			early = append(early, runtime.Event{ID: c.ID, ExitCode: c.ExitCode, ExitedAt: c.ExitedAt, OOMKilled: c.OOMKilled})
+		case runtime.StatusUnknown:
+			// It ran and is gone, and nobody knows how: its shim was
+			// killed with the daemon, or the machine was restarted.
+			if !c.StartedAt.IsZero() {
+				early = append(early, runtime.Event{ID: c.ID, ExitCode: unknownExit, ExitedAt: time.Now()})
+			}
 		}
-		early = append(early, r.event(t.ID, int(t.Pid), int(t.ExitStatus), t.ExitedAt.AsTime()))
 	}
 	for _, e := range early {
 		select {

@@ -49,8 +49,8 @@ func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (res runt
 		return res, err
 	}
 	execID := "x" + rand.Text()[:12]
-	// Both streams into one pipe: the order they were written in is kept as
-	// well as two descriptors allow.
+	// Both streams into one pipe; which of two lines comes first the shim
+	// decides.
 	pipe := filepath.Join(r.dir(id), execID)
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		if errors.Is(err, os.ErrNotExist) {

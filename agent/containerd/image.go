@@ -373,7 +373,7 @@ func (r *Runtime) Images(ctx context.Context) ([]runtime.Image, error) {
 // RemoveImage implements runtime.Runtime.
 func (r *Runtime) RemoveImage(ctx context.Context, dgst string) error {
 	r.images.drop(dgst)
-	if err := native(r.client.ImageService().Delete(ctx, dgst)); err != nil && !errors.Is(err, runtime.ErrNotFound) {
+	if err := native(r.client.ImageService().Delete(ctx, dgst, images.SynchronousDelete())); err != nil && !errors.Is(err, runtime.ErrNotFound) {
 		return fmt.Errorf("remove image %s: %w", dgst, err)
 	}
 	return nil

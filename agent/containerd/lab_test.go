@@ -32,8 +32,7 @@ import (
 	"github.com/berth-run/berth/agent/containerd"
 	"github.com/berth-run/berth/agent/runtime"
 	daemon "github.com/berth-run/berth/node/containerd"
-	_ "github.com/berth-run/berth/node/reaper" // Spec.Init
-	_ "github.com/berth-run/berth/node/shim"   // this test binary is the shim too
+	_ "github.com/berth-run/berth/node/shim" // this test binary is the shim too
 )
 
 // The tests run against a real daemon: this test binary, re-executed.
@@ -86,7 +85,7 @@ type theLab struct {
 	r        *containerd.Runtime
 }
 
-func openLab() (*theLab, error) {
+func openLab() (_ *theLab, err error) {
 	dir, err := os.MkdirTemp("", "berth-runtime-test-")
 	if err != nil {
 		return nil, err
@@ -100,6 +99,11 @@ func openLab() (*theLab, error) {
 	if err := l.startDaemon(); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			l.killDaemon()
+		}
+	}()
 	if err := l.push(); err != nil {
 		return nil, err
 	}
@@ -118,13 +122,10 @@ func openLab() (*theLab, error) {
 }
 
 func (l *theLab) runtime() (*containerd.Runtime, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	return containerd.New(containerd.Config{
 		Address: l.dirs.Socket(), Namespace: "berth-" + l.id, Dir: filepath.Join(l.run, "a"), Cgroup: l.cg,
-		OCIRuntime: os.Getenv("BERTH_TEST_OCI_RUNTIME"), InitPath: self,
+		Exits:      l.dirs.Exits(),
+		OCIRuntime: os.Getenv("BERTH_TEST_OCI_RUNTIME"), InitPath: filepath.Join(l.dir, "init"),
 	})
 }
 
@@ -159,13 +160,14 @@ func (l *theLab) killDaemon() {
 // push builds the tests' image from the tiny program and puts it into a
 // registry of our own.
 func (l *theLab) push() error {
-	bin := filepath.Join(l.dir, "tiny")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "./testdata/tiny")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build tiny: %w\n%s", err, out)
+	for _, name := range []string{"tiny", "init"} {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(l.dir, name), "./testdata/"+name)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
 	}
-	program, err := os.ReadFile(bin)
+	program, err := os.ReadFile(filepath.Join(l.dir, "tiny"))
 	if err != nil {
 		return err
 	}
@@ -313,4 +315,3 @@ func shims(run string) []int {
 	}
 	return out
 }
-

@@ -24,13 +24,12 @@ type place struct {
 	user    specs.User
 	devices []specs.LinuxDevice // resolved, with the majors and minors of this machine
 	init    string              // program for Spec.Init
+	nofile  uint64              // open files where the request says nothing
 }
 
-// initName is what the init program is called by; see package node/reaper.
-const initName = "berth-init"
-
-// initTarget is where it is mounted; docker's init has its place there.
-const initTarget = "/sbin/docker-init"
+// initTarget is where the init program is mounted; its name makes it one (see
+// package node/reaper).
+const initTarget = "/sbin/berth-init"
 
 // defaultPath is what docker sets where the image does not.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -48,7 +47,7 @@ func compile(s runtime.Spec, img runtime.ImageConfig, at place) (*specs.Spec, er
 	if err != nil {
 		return nil, err
 	}
-	limits, err := ulimits(s.Ulimits)
+	limits, err := ulimits(s.Ulimits, at.nofile)
 	if err != nil {
 		return nil, err
 	}
@@ -350,9 +349,9 @@ var rlimitNames = map[string]string{
 }
 
 // ulimits in the order of their names; the last of a name counts. Without a
-// word on nofile it is docker's on a machine of systemd's.
-func ulimits(in []runtime.Ulimit) ([]specs.POSIXRlimit, error) {
-	byType := map[string]specs.POSIXRlimit{"RLIMIT_NOFILE": {Type: "RLIMIT_NOFILE", Soft: 1 << 20, Hard: 1 << 20}}
+// word on nofile it is what this machine lets a process have.
+func ulimits(in []runtime.Ulimit, nofile uint64) ([]specs.POSIXRlimit, error) {
+	byType := map[string]specs.POSIXRlimit{"RLIMIT_NOFILE": {Type: "RLIMIT_NOFILE", Soft: nofile, Hard: nofile}}
 	for _, u := range in {
 		kind, ok := rlimitNames[u.Name]
 		if !ok {

@@ -263,13 +263,6 @@ func (e *Engine) Stop(arn string) {
 	}
 }
 
-// Knows reports whether the engine has the task.
-func (e *Engine) Knows(arn string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.tasks[arn] != nil
-}
-
 // Tasks answers copies of all tasks, oldest first.
 func (e *Engine) Tasks() []*Task {
 	e.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -192,9 +193,37 @@ func (r *runner) leave() {
 	for _, l := range r.logs {
 		l.Close()
 	}
+	r.mu.Lock()
+	for _, o := range r.inbox { // what ended while the agent did
+		r.t.Apply(o)
+	}
+	r.inbox = nil
+	r.mu.Unlock()
 	if !r.gone {
 		r.save()
 	}
+}
+
+// lastGrace is how long the end of the agent waits for a call that would
+// leave something half done.
+const lastGrace = 10 * time.Second
+
+// whole calls f, and again for as long as the runtime does not answer. The end
+// of ctx ends the repetition, but not a call that is under way.
+func (r *runner) whole(ctx context.Context, f func(ctx context.Context) error) error {
+	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		t := time.NewTimer(lastGrace)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-last.Done():
+		}
+	})
+	defer stop()
+	return r.e.available(ctx, func() error { return f(last) })
 }
 
 func (r *runner) save() {
@@ -300,6 +329,9 @@ func (r *runner) perform(ctx, work context.Context, a Action) Outcome {
 
 // prepare makes what containers of the task share, and their logs.
 func (r *runner) prepare(ctx context.Context, t *Task) error {
+	if err := t.unsupported(); err != nil {
+		return taskError(ctx, "ResourceInitializationError", err)
+	}
 	err := r.e.available(ctx, func() error { return r.e.cfg.Runtime.CreateGroup(ctx, t.group()) })
 	if err != nil {
 		return taskError(ctx, "resource cannot be initialized for task "+t.Def.Arn, err)
@@ -412,8 +444,12 @@ func (r *runner) settle(ctx context.Context) {
 func (r *runner) drain(ctx context.Context, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	t := r.snapshot()
 	var wg sync.WaitGroup
 	for name, l := range r.logs {
+		if c := t.Container(name); c == nil || c.StartedAt.IsZero() {
+			continue // nobody ever wrote to it, and nobody will end it
+		}
 		wg.Go(func() {
 			if err := l.Drain(ctx); err != nil {
 				r.log.Warn("a log is not delivered yet", "container", name, "error", err)
@@ -434,7 +470,7 @@ func (r *runner) create(ctx context.Context, t *Task, c *Container) Outcome {
 	if err != nil {
 		return Outcome{Err: &ContainerError{Name: "CannotCreateContainerError", Err: err}}
 	}
-	err = r.e.available(ctx, func() error {
+	err = r.whole(ctx, func(ctx context.Context) error {
 		err := r.e.cfg.Runtime.Create(ctx, s)
 		if errors.Is(err, runtime.ErrExists) {
 			// What an agent began and did not live to note.
@@ -447,11 +483,11 @@ func (r *runner) create(ctx context.Context, t *Task, c *Container) Outcome {
 	})
 	if err != nil {
 		name := "CannotCreateContainerError"
-		if errors.Is(err, runtime.ErrInvalid) {
+		if errors.Is(err, runtime.ErrInvalid) || errors.Is(err, runtime.ErrProcess) {
 			// Docker finds such mistakes when a container starts, and so says ECS.
 			name = "CannotStartContainerError"
 		}
-		return Outcome{Err: &ContainerError{Name: name, Err: err}}
+		return Outcome{Err: &ContainerError{Name: name, Err: plain(err)}}
 	}
 	r.copyLog(ctx, c)
 	return Outcome{Mounts: s.Mounts, Env: t.injectedEnv(c, r.e.cfg.Region)}
@@ -459,18 +495,31 @@ func (r *runner) create(ctx context.Context, t *Task, c *Container) Outcome {
 
 func (r *runner) start(ctx context.Context, c *Container) Outcome {
 	var pid int
-	err := r.e.available(ctx, func() (err error) {
+	err := r.whole(ctx, func(ctx context.Context) (err error) {
 		pid, err = r.e.cfg.Runtime.Start(ctx, c.RuntimeID)
 		return err
 	})
 	if err != nil {
-		return Outcome{Err: &ContainerError{Name: "CannotStartContainerError", Err: err}}
+		return Outcome{Err: &ContainerError{Name: "CannotStartContainerError", Err: plain(err)}}
 	}
 	if !c.StartedAt.IsZero() {
 		// Started in place: the output is a new one.
 		r.copyLog(ctx, c)
 	}
 	return Outcome{Pid: pid}
+}
+
+// plain is err in the words that a user is told: without the class that it
+// carries for the engine, and, where a process could not be started, in
+// Fargate's.
+func plain(err error) error {
+	text := err.Error()
+	if errors.Is(err, runtime.ErrProcess) {
+		if i := strings.Index(text, "OCI runtime"); i >= 0 {
+			return errors.New("ResourceInitializationError: failed to create new container runtime task: failed to create shim task: " + text[i:])
+		}
+	}
+	return errors.New(strings.TrimSuffix(text, ": "+runtime.ErrInvalid.Error()))
 }
 
 // kill retries, because only an exit ends the wait for one.
@@ -530,21 +579,27 @@ func parseSignal(name string) syscall.Signal {
 	return syscall.SIGTERM
 }
 
-// remove leaves nothing of the task. It reports whether it succeeded; if not,
-// the next agent will try again.
+// remove leaves nothing of the task. It reports whether it came to the end; if
+// not, because the agent ends, the next agent will.
 func (r *runner) remove(ctx context.Context) bool {
 	r.drain(ctx, lastDrain)
 	if ctx.Err() != nil {
 		return false
 	}
 	for _, c := range r.t.Containers {
-		err := r.e.available(ctx, func() error { return r.e.cfg.Runtime.Delete(ctx, c.RuntimeID) })
+		err := r.whole(ctx, func(ctx context.Context) error { return r.e.cfg.Runtime.Delete(ctx, c.RuntimeID) })
+		if err != nil && ctx.Err() != nil {
+			return false
+		}
 		if err != nil {
 			r.log.Error("cannot remove a container", "container", c.Def.Name, "error", err)
 		}
 	}
-	err := r.e.available(ctx, func() error { return r.e.cfg.Runtime.DeleteGroup(ctx, r.t.ID()) })
+	err := r.whole(ctx, func(ctx context.Context) error { return r.e.cfg.Runtime.DeleteGroup(ctx, r.t.ID()) })
 	if err != nil {
+		if ctx.Err() != nil {
+			return false
+		}
 		r.log.Error("cannot remove a task's cgroup", "error", err)
 	}
 	if err := os.RemoveAll(filepath.Join(r.e.volumesDir(), r.t.ID())); err != nil {
@@ -552,9 +607,6 @@ func (r *runner) remove(ctx context.Context) bool {
 	}
 	if err := r.e.cfg.Logs.Remove(r.t.ID()); err != nil {
 		r.log.Error("cannot remove a task's logs", "error", err)
-	}
-	if ctx.Err() != nil {
-		return false
 	}
 	// Last: while the checkpoint is there, another agent can finish this.
 	if err := r.e.files.remove(r.t.ID()); err != nil {

@@ -310,3 +310,41 @@ func sortedKeys[V any](m map[string]V) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+// unsupported names the first thing of the task that this agent would have to
+// ignore. A task that needs it must not run without.
+func (t *Task) unsupported() error {
+	switch {
+	case t.Def.ProxyConfiguration != nil:
+		return errors.New("proxyConfiguration is not supported by this agent")
+	case len(t.Def.Associations) > 0:
+		return fmt.Errorf("associations of type %s are not supported by this agent", t.Def.Associations[0].Type)
+	case len(t.Def.Attachments) > 0:
+		return fmt.Errorf("attachments of type %s are not supported by this agent", t.Def.Attachments[0].AttachmentType)
+	case t.Def.EnableFaultInjection:
+		return errors.New("enableFaultInjection is not supported by this agent")
+	}
+	for _, c := range t.Containers {
+		var what string
+		switch {
+		case len(c.Def.Secrets) > 0:
+			what = "secrets"
+		case len(c.Def.EnvironmentFiles) > 0:
+			what = "environmentFiles"
+		case c.Def.FirelensConfiguration != nil:
+			what = "firelensConfiguration"
+		case len(c.Def.ManagedAgents) > 0:
+			what = "managedAgents"
+		case len(c.Def.Links) > 0:
+			what = "links"
+		case len(c.Def.CredentialSpecs) > 0:
+			what = "credentialSpecs"
+		case c.Def.Overrides != "" && c.Def.Overrides != "{}":
+			what = "overrides"
+		default:
+			continue
+		}
+		return fmt.Errorf("container %s: %s is not supported by this agent", c.Def.Name, what)
+	}
+	return nil
+}

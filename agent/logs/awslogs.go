@@ -37,6 +37,9 @@ const (
 	blockingBuffer    = 2 << 20
 	nonBlockingBuffer = 10 << 20
 
+	// closeLimit is how long Close goes on sending.
+	closeLimit = time.Second
+
 	sendFirst   = 200 * time.Millisecond
 	sendMost    = 30 * time.Second
 	createTries = 5
@@ -447,10 +450,22 @@ func (s *stream) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Close implements engine.Log.
+// Close implements engine.Log. What was read gets a last chance to be sent.
 func (s *stream) Close() {
-	s.cancel()
+	limit := time.AfterFunc(closeLimit, s.cancel)
+	defer limit.Stop()
 	s.close()
+	s.mu.Lock()
+	s.hurry = true
+	s.signal()
+	for s.sending {
+		changed := s.changed
+		s.mu.Unlock()
+		<-changed // by the sender, which ends with s.ctx at the latest
+		s.mu.Lock()
+	}
+	s.mu.Unlock()
+	s.cancel()
 	s.wg.Wait()
 }
 

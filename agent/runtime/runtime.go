@@ -25,11 +25,17 @@ var (
 	// (command not in the image, not executable, a mount that cannot be made).
 	// Docker tells these when a container is started; here most of them show
 	// in Create already.
-	ErrProcess = errors.New("cannot start process")
+	// It is an ErrInvalid too.
+	ErrProcess error = processError{}
 	// ErrInvalid: the spec asks for something that cannot be (unknown user,
 	// unknown capability, malformed ulimit ...).
 	ErrInvalid = errors.New("invalid")
 )
+
+type processError struct{}
+
+func (processError) Error() string        { return "cannot start process" }
+func (processError) Is(target error) bool { return target == ErrInvalid }
 
 // Runtime runs containers. All methods may be called concurrently, also for
 // the same container; calls for one container are applied one at a time.

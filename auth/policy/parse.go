@@ -374,7 +374,7 @@ func (p *parser) actions(st *statement, have map[string]json.RawMessage) error {
 			return malformed("Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.")
 		case strings.Contains(name, ":"):
 			return malformed("Actions/Condition can contain only one colon.")
-		case !validVendor(vendor):
+		case vendor != "*" && !validVendor(vendor):
 			return malformed("Vendor %s is not valid", v[:len(vendor)])
 		case name == "" || strings.ContainsAny(name, " \t\r\n"):
 			return errSyntax

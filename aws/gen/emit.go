@@ -261,6 +261,9 @@ func (g *generation) handler() ([]byte, error) {
 		if o.AuthType == "none" {
 			b.WriteString("Unsigned: true, ")
 		}
+		if o.Output != nil && slices.ContainsFunc(g.m.Shapes[o.Output.Shape].refs(), func(r ref) bool { return g.m.Shapes[r.Shape].EventStream }) {
+			b.WriteString("Streams: true, ")
+		}
 		fmt.Fprintf(&b, "Invoke: func(ctx context.Context, in any) (any, error) {\nreturn h.%s(ctx, in.(*%sInput))\n}},\n", op, op)
 	}
 	b.WriteString("})\n}\n")

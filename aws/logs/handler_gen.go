@@ -821,7 +821,7 @@ func NewService(h Handler) *wire.Service {
 		{Name: "GetLogGroupFields", In: (*GetLogGroupFieldsInput)(nil), Out: (*GetLogGroupFieldsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.GetLogGroupFields(ctx, in.(*GetLogGroupFieldsInput))
 		}},
-		{Name: "GetLogObject", In: (*GetLogObjectInput)(nil), Out: (*GetLogObjectOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+		{Name: "GetLogObject", In: (*GetLogObjectInput)(nil), Out: (*GetLogObjectOutput)(nil), Streams: true, Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.GetLogObject(ctx, in.(*GetLogObjectInput))
 		}},
 		{Name: "GetLogRecord", In: (*GetLogRecordInput)(nil), Out: (*GetLogRecordOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
@@ -926,7 +926,7 @@ func NewService(h Handler) *wire.Service {
 		{Name: "PutTransformer", In: (*PutTransformerInput)(nil), Out: (*PutTransformerOutput)(nil), NoOutput: true, Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.PutTransformer(ctx, in.(*PutTransformerInput))
 		}},
-		{Name: "StartLiveTail", In: (*StartLiveTailInput)(nil), Out: (*StartLiveTailOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+		{Name: "StartLiveTail", In: (*StartLiveTailInput)(nil), Out: (*StartLiveTailOutput)(nil), Streams: true, Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.StartLiveTail(ctx, in.(*StartLiveTailInput))
 		}},
 		{Name: "StartQuery", In: (*StartQueryInput)(nil), Out: (*StartQueryOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {

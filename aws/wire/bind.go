@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
@@ -85,11 +84,6 @@ func target(v reflect.Value) reflect.Value {
 	}
 	return v
 }
-
-var (
-	timeType = reflect.TypeFor[time.Time]()
-	rawType  = reflect.TypeFor[json.RawMessage]()
-)
 
 // timeOf reads the time in v without copying where that is possible.
 func timeOf(v reflect.Value) time.Time {

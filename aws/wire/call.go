@@ -33,6 +33,10 @@ func (c *Call) Validate(in any) error {
 
 // Invoke calls the service's handler.
 func (c *Call) Invoke(ctx context.Context, in any) (any, error) {
+	if c.Operation.Streams {
+		// To answer one as plain JSON would be a lie that clients choke on.
+		return nil, Unsupported(c.Service.Description, c.Operation.Name)
+	}
 	return c.Operation.Invoke(ctx, in)
 }
 

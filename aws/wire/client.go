@@ -183,7 +183,7 @@ func decodeError(svc *Service, resp *http.Response, data []byte) error {
 		}
 	}
 	if code == "" {
-		return NewError(resp.StatusCode, "UnknownError", resp.Status)
+		return NewError(resp.StatusCode, "UnknownError", fmt.Sprintf("the answer has HTTP status %d and no error in it", resp.StatusCode))
 	}
 	if e := svc.newError(code); e != nil {
 		v := reflect.ValueOf(e).Elem()

@@ -78,7 +78,7 @@ func TestRoundTrip(t *testing.T) {
 				want := reflect.New(reflect.TypeOf(out).Elem())
 				want.Elem().Set(reflect.ValueOf(out).Elem())
 				fillTopLists(want.Elem())
-				if json && o.NoOutput || o.NoOutput {
+				if o.NoOutput {
 					want = reflect.New(reflect.TypeOf(out).Elem())
 				}
 

@@ -55,6 +55,7 @@ type Operation struct {
 	In, Out  any  // typed nil pointers to the input and output struct
 	NoOutput bool // the model has no output, not even an empty one
 	Unsigned bool // callers need no credentials
+	Streams  bool // the output is an event stream, which no codec here writes yet
 	// Invoke calls the bound handler; in is what New returned.
 	Invoke func(ctx context.Context, in any) (any, error)
 

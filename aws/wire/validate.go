@@ -312,12 +312,14 @@ func (p *Pattern) Match(s string) bool {
 	return p.re == nil || p.re.MatchString(s)
 }
 
-var javaEscape = regexp.MustCompile(`\\u(10[0-9A-Fa-f]{4}|[0-9A-Fa-f]{4})`)
+var javaEscape = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\\u(10[0-9A-Fa-f]{4}|[0-9A-Fa-f]{4})`)
+})
 
 func compilePattern(text string) (*regexp.Regexp, error) {
 	// One model pattern ends in \u10000-\u10FFFF: meant are the planes above
 	// the first. Go has no surrogates, so that the gap around them is nothing.
-	text = javaEscape.ReplaceAllString(text, `\x{$1}`)
+	text = javaEscape().ReplaceAllString(text, `\x{$1}`)
 	text = strings.ReplaceAll(text, `\x{1000}0-`, `\x{10000}-`)
 	return regexp.Compile(`\A(?:` + text + `)\z`)
 }

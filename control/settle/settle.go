@@ -50,6 +50,9 @@ func settle(in control.Input, t *state.Task) *state.Task {
 		switch {
 		case t.LastStatus == state.Deprovisioning && !ok:
 			n := t.Clone()
+			if a := n.NetworkAttachment(); a != nil {
+				a.Status = "DELETED"
+			}
 			n.StoppedAt = in.Now
 			n.Advance(state.Stopped)
 			return n

@@ -108,12 +108,13 @@ func upstream(t *testing.T) string {
 		w.WriteMsg(m)
 	})
 	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait) // runs after the shutdowns below
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: h}, {Listener: l, Handler: h}} {
 		up := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(up) }
 		wg.Go(func() { s.ActivateAndServe() })
 		<-up
-		t.Cleanup(func() { s.Shutdown(); wg.Wait() })
+		t.Cleanup(func() { s.Shutdown() })
 	}
 	return pc.LocalAddr().String()
 }

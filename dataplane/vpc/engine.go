@@ -25,14 +25,14 @@ type Engine struct {
 	opts Options
 	log  *slog.Logger
 
-	set     sync.Mutex // held by Set and Close
+	set     sync.Mutex // held by Set and Close; guards what follows
 	host    *host
-	adopted bool // the first Set has looked through what was there
+	adopted bool // a Set without errors has looked through what was there
+	closed  bool
 
 	mu      sync.RWMutex // guards what follows
 	fabrics map[string]*fabric
 	status  map[string]ENIStatus
-	closed  bool
 }
 
 // Open prepares an engine. It changes nothing in the kernel; the first Set adopts what an earlier engine left.

@@ -22,6 +22,9 @@ func (h *host) admit() error {
 		return nil
 	}
 	for _, bin := range iptables() {
+		if bin == "iptables-nft" && !strings.Contains(seen, "\nfilter ") {
+			continue // it keeps its rules in a table of that name
+		}
 		if err := admitBy(bin, h.opts.Region); err != nil {
 			return err
 		}
@@ -51,7 +54,7 @@ func (h *host) forwarders() (string, error) {
 				"table", c.Table.Name, "chain", c.Name, "links", uplinkPrefix(h.opts.Region)+"*")
 		}
 	}
-	slices.Sort(seen)
+	slices.Sort(seen[1:])
 	return strings.Join(seen, "\n"), nil
 }
 

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// patience is how long a packet that must not arrive is waited for, and how long a connection that must come about may
-// take. Nothing is measured with it.
+// Impatience is how long a packet that must not arrive is waited for, patience how long one that must may take. Nothing
+// is measured with them.
 const (
 	impatience = 300 * time.Millisecond
 	patience   = 10 * time.Second
@@ -30,16 +30,8 @@ type lab struct {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, opts: Options{
-		Region:     "7e57",
-		RunDir:     t.TempDir(),
-		PublicPool: netip.MustParsePrefix("198.18.0.0/24"),
-		Log:        slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-	}}
-	l.cfg = Config{VPCs: []VPC{vpcA()}, Groups: []SecurityGroup{
-		open("sg-open", "vpc-a"),
-		{ID: "sg-shut", VPC: "vpc-a"},
-	}}
+	l := &lab{t: t, opts: labOptions(t.TempDir()), cfg: labConfig()}
+	l.opts.Log = slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	l.open()
 	t.Cleanup(func() {
 		l.e.Close()
@@ -48,6 +40,14 @@ func newLab(t *testing.T) *lab {
 		}
 	})
 	return l
+}
+
+func labOptions(dir string) Options {
+	return Options{Region: "7e57", RunDir: dir, PublicPool: netip.MustParsePrefix("198.18.0.0/24")}
+}
+
+func labConfig() Config {
+	return Config{VPCs: []VPC{vpcA()}, Groups: []SecurityGroup{open("sg-open", "vpc-a"), {ID: "sg-shut", VPC: "vpc-a"}}}
 }
 
 type testWriter struct{ t *testing.T }

@@ -15,6 +15,9 @@ const inLab = "BERTH_VPC_TEST_LAB"
 // TestMain runs the tests again in network and mount namespaces of their own: "the machine" of these tests is that
 // namespace, so they can change routes and firewalls as the engine does, and leave nothing behind.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(churnIn); dir != "" {
+		churn(dir)
+	}
 	if os.Getenv(inLab) == "" {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), inLab+"=1")

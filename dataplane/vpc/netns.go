@@ -23,7 +23,8 @@ func on(ns *os.File, f func() error) error {
 	})
 }
 
-// onThread runs f on a thread of its own that f may move to another network namespace.
+// onThread runs f on a thread of its own that f may move to another network namespace. f must not start goroutines that
+// need the namespace: they run elsewhere.
 func onThread(f func() error) error {
 	result := make(chan error)
 	go func() {
@@ -34,13 +35,13 @@ func onThread(f func() error) error {
 			result <- err
 			return
 		}
-		defer home.Close()
 		err = f()
 		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back == nil {
 			runtime.UnlockOSThread()
 		} else {
 			err = errors.Join(err, fmt.Errorf("leave network namespace: %w", back))
 		}
+		home.Close()
 		result <- err
 	}()
 	return <-result

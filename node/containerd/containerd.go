@@ -75,7 +75,7 @@ func (d Dirs) Shim() string { return filepath.Join(d.Run, shim.Name) }
 
 // Options of a daemon beyond its directories.
 type Options struct {
-	// LogLevel is containerd's; "warn" if empty.
+	// LogLevel is containerd's; "error" if empty.
 	LogLevel string
 	// Ready, if set, is called once the daemon accepts calls.
 	Ready func()
@@ -84,7 +84,7 @@ type Options struct {
 // Main runs the daemon until ctx is done. It logs JSON lines to stderr.
 func Main(ctx context.Context, dirs Dirs, opts Options) error {
 	if opts.LogLevel == "" {
-		opts.LogLevel = "warn"
+		opts.LogLevel = "error"
 	}
 	if err := errors.Join(log.SetFormat(log.JSONFormat), log.SetLevel(opts.LogLevel)); err != nil {
 		return err
@@ -99,6 +99,11 @@ func Main(ctx context.Context, dirs Dirs, opts Options) error {
 	}
 	if err := InstallShim(dirs.Shim()); err != nil {
 		return fmt.Errorf("install shim: %w", err)
+	}
+	// The daemon finds shims by PATH; ours comes before the machine's, whose
+	// version may be another.
+	if err := os.Setenv("PATH", dirs.Run+string(os.PathListSeparator)+os.Getenv("PATH")); err != nil {
+		return err
 	}
 	cfg := &config.Config{
 		Version: 4,
@@ -123,8 +128,12 @@ func Main(ctx context.Context, dirs Dirs, opts Options) error {
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
 		return fmt.Errorf("containerd directories: %w", err)
 	}
-	s, err := server.New(ctx, cfg)
+	salvaged, err := dirs.salvage(ctx)
 	if err != nil {
+		return fmt.Errorf("exits that were missed: %w", err)
+	}
+	s, err := server.New(ctx, cfg)
+	if err := errors.Join(err, salvaged()); err != nil {
 		return fmt.Errorf("containerd: %w", err)
 	}
 	defer s.Stop()

@@ -52,25 +52,29 @@ type Upload struct {
 // Begin starts an upload for an owner, which is any short text.
 func (s *Store) Begin(owner string) (*Upload, error) {
 	id := newID()
-	dir := filepath.Join(s.dir, "uploads", id)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("begin upload: %w", err)
-	}
-	// The owner comes last: a folder without one is no upload.
-	f, err := os.OpenFile(filepath.Join(dir, "data"), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err == nil {
-		err = f.Close()
-	}
+	u := &Upload{ID: id, Owner: owner, s: s, dir: filepath.Join(s.dir, "uploads", id), busy: make(chan struct{}, 1), hash: sha256.New(), used: time.Now()}
+	// Made aside and moved into place: nobody sees half an upload.
+	dir := filepath.Join(s.trash(), id)
+	err := os.Mkdir(dir, 0o700)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "owner"), []byte(owner), 0o600)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "data"), nil, 0o600)
+	}
+	if err == nil {
+		s.mu.Lock()
+		s.uploads[id] = u
+		s.mu.Unlock()
+		if err = os.Rename(dir, u.dir); err != nil {
+			s.mu.Lock()
+			delete(s.uploads, id)
+			s.mu.Unlock()
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("begin upload: %w", err), os.RemoveAll(dir))
 	}
-	u := &Upload{ID: id, Owner: owner, s: s, dir: dir, busy: make(chan struct{}, 1), hash: sha256.New(), used: time.Now()}
-	s.mu.Lock()
-	s.uploads[id] = u
-	s.mu.Unlock()
 	return u, nil
 }
 

@@ -275,9 +275,7 @@ func (s *Service) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.Registry.Pulled(ctx, img); err != nil {
-			return nil, err
-		}
+		s.Registry.Pulled(ctx, img)
 		out.Images = append(out.Images, ecr.Image{
 			RegistryId: new(repo.Account), RepositoryName: in.RepositoryName, ImageId: identifier(img.Digest, wire.Value(id.ImageTag)),
 			ImageManifest: new(string(manifest)), ImageManifestMediaType: new(img.MediaType),

@@ -37,7 +37,9 @@ func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterCon
 		n := *inst
 		n.Attributes = slices.DeleteFunc(slices.Clone(in.Attributes), func(a api.Attribute) bool { return val(a.Name) == zoneAttribute })
 		n.Attributes = append(n.Attributes, api.Attribute{Name: new(zoneAttribute), Value: new(zoneOf(tx, inst))})
-		n.Registered = in.TotalResources
+		if len(in.TotalResources) > 0 {
+			n.Registered = in.TotalResources
+		}
 		if v := in.VersionInfo; v != nil {
 			n.AgentVersion, n.AgentHash, n.DockerVersion = val(v.AgentVersion), val(v.AgentHash), val(v.DockerVersion)
 		}
@@ -67,15 +69,15 @@ func zoneOf(r store.Reader, i *state.ContainerInstance) string {
 }
 
 // mayReport refuses callers that may not speak for a container instance. For a
-// node's own instance that is the node's role and nobody else: permissions
-// alone must not let a user invent what a machine does.
+// node's own instance that is the node's session of the nodes' role and nobody
+// else: permissions alone must not let a user invent what a machine does.
 func (e *ECS) mayReport(ctx context.Context, r store.Reader, instance string) error {
 	i, ok := state.ContainerInstances.Get(r, instance)
 	if !ok || !i.Hidden {
 		return nil
 	}
 	c := e.caller(ctx)
-	if c.Kind == auth.AssumedRole && c.RoleARN == "arn:aws:iam::"+i.Account+":role/"+nodeRole {
+	if c.Kind == auth.AssumedRole && c.RoleARN == "arn:aws:iam::"+i.Account+":role/"+nodeRole && c.SessionName == i.Node {
 		return nil
 	}
 	return &api.AccessDeniedException{Message: "User: " + c.ARN + " is not authorized to report for container instance " + instance}

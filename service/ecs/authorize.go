@@ -94,6 +94,14 @@ func (q request) clusterOf(ref *string) string {
 	return arn
 }
 
+// named is the resource that a request gives the ARN of.
+func named(ref *string) string {
+	if _, ok := parseARN(val(ref)); !ok {
+		return everything
+	}
+	return *ref
+}
+
 // in adds the key ecs:cluster.
 func (q request) in(ref *string) request { return q.key("ecs:cluster", q.clusterOf(ref)) }
 
@@ -173,12 +181,12 @@ func (e *ECS) Authorize() map[string]Authorize {
 		"RunTask": on(e, func(q request, in *api.RunTaskInput) []auth.Check {
 			q = q.in(in.Cluster).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
 				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags))
-			created := q.of(q.taskARN, in.Cluster, anyTask)[0]
+			created := q.arn(q.account, "task/"+state.ShortARN(q.clusterOf(in.Cluster))+"/*")
 			return q.create("RunTask", q.definitionOf(val(in.TaskDefinition)), created, in.Tags, in.PropagateTags == api.PropagateTagsTaskDefinition)
 		}),
 		"StartTask": on(e, func(q request, in *api.StartTaskInput) []auth.Check {
 			q = q.in(in.Cluster).key("ecs:container-instances", q.of(q.instanceARN, in.Cluster, in.ContainerInstances...)...)
-			created := q.of(q.taskARN, in.Cluster, anyTask)[0]
+			created := q.arn(q.account, "task/"+state.ShortARN(q.clusterOf(in.Cluster))+"/*")
 			return q.create("StartTask", q.definitionOf(val(in.TaskDefinition)), created, in.Tags, in.PropagateTags == api.PropagateTagsTaskDefinition)
 		}),
 		"StopTask": on(e, func(q request, in *api.StopTaskInput) []auth.Check {
@@ -248,13 +256,13 @@ func (e *ECS) Authorize() map[string]Authorize {
 		}),
 
 		"TagResource": on(e, func(q request, in *api.TagResourceInput) []auth.Check {
-			return q.tags(in.Tags).check("TagResource", val(in.ResourceArn))
+			return q.tags(in.Tags).check("TagResource", named(in.ResourceArn))
 		}),
 		"UntagResource": on(e, func(q request, in *api.UntagResourceInput) []auth.Check {
-			return q.key("aws:TagKeys", in.TagKeys...).check("UntagResource", val(in.ResourceArn))
+			return q.key("aws:TagKeys", in.TagKeys...).check("UntagResource", named(in.ResourceArn))
 		}),
 		"ListTagsForResource": on(e, func(q request, in *api.ListTagsForResourceInput) []auth.Check {
-			return q.check("ListTagsForResource", val(in.ResourceArn))
+			return q.check("ListTagsForResource", named(in.ResourceArn))
 		}),
 		"PutAccountSetting": on(e, func(q request, in *api.PutAccountSettingInput) []auth.Check {
 			return q.key("ecs:account-setting", string(in.Name)).check("PutAccountSetting")
@@ -267,6 +275,3 @@ func (e *ECS) Authorize() map[string]Authorize {
 		}),
 	}
 }
-
-// anyTask stands for the id of a task that does not exist yet.
-const anyTask = "00000000000000000000000000000000"

@@ -167,7 +167,7 @@ func (e *ECS) definition(r store.Reader, account, ref string) (*state.TaskDefini
 		return nil, false, err
 	}
 	if d.revision == "" {
-		td, ok := latest(r, account, d.family)
+		td, ok := e.latest(r, account, d.family)
 		return td, ok, nil
 	}
 	n, ok := d.number()
@@ -184,9 +184,16 @@ func (e *ECS) definitionARN(account, family string, revision int) string {
 
 // latest is the family's newest active revision. It reads the family's counter
 // too, so that a transaction notices a registration that happens meanwhile.
-func latest(r store.Reader, account, family string) (*state.TaskDefinition, bool) {
-	if _, ok := state.Families.Get(r, account+"/"+family); !ok {
+func (e *ECS) latest(r store.Reader, account, family string) (*state.TaskDefinition, bool) {
+	f, ok := state.Families.Get(r, account+"/"+family)
+	if !ok {
 		return nil, false
+	}
+	// Nearly always it is one of the last few; a family may have a million.
+	for n := f.Last; n > max(f.Last-8, 0); n-- {
+		if td, ok := state.TaskDefinitions.Get(r, e.definitionARN(account, family, n)); ok && td.Status == statusActive {
+			return td, true
+		}
 	}
 	var newest *state.TaskDefinition
 	for td := range state.TaskDefinitions.By(r, "family", account+"/"+family) {

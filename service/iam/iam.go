@@ -18,7 +18,6 @@ import (
 	api "github.com/berth-run/berth/aws/iam"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/store"
-	"github.com/berth-run/berth/store/state"
 )
 
 // Config is what the service needs.

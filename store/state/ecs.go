@@ -243,6 +243,7 @@ type Service struct {
 	Impaired    int       // consecutive tasks that never ran, over all deployments
 	NextStart   time.Time // start throttle: no task is started before
 	SaidBlocked bool      // the "unable to stop or start" event was said for this cause
+	Wake        time.Time // when the deploy controller must look again
 }
 
 // Deployment is one rollout of a service.

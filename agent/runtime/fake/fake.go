@@ -99,15 +99,17 @@ func (r *Runtime) AddImage(reference string, img runtime.Image) {
 func (r *Runtime) Exit(id string, code int, oom bool) error {
 	r.mu.Lock()
 	c := r.containers[id]
-	r.mu.Unlock()
 	if c == nil || c.proc == nil {
+		r.mu.Unlock()
 		return fmt.Errorf("container %s: %w", id, runtime.ErrNotRunning)
 	}
+	proc, done := c.proc, c.done // a restart in place replaces both
+	r.mu.Unlock()
 	select {
-	case c.proc.exit <- exit{code, oom}:
+	case proc.exit <- exit{code, oom}:
 	default: // an exit is under way
 	}
-	<-c.done
+	<-done
 	return nil
 }
 

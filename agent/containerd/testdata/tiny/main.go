@@ -43,9 +43,11 @@ func main() {
 			fmt.Println("waiting")
 			os.Exit(int((<-c).(syscall.Signal)))
 		case "stubborn": // ignores SIGTERM
-			signal.Ignore(syscall.SIGTERM)
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, syscall.SIGTERM)
 			fmt.Println("waiting")
-			select {}
+			for range c {
+			}
 		case "lines": // counts, one line each few milliseconds
 			n, _ := strconv.Atoi(next())
 			for i := range n {
@@ -145,7 +147,7 @@ func about() {
 	syscall.Statfs("/dev/shm", &shm)
 	json.NewEncoder(os.Stdout).Encode(map[string]any{
 		"args": os.Args, "env": os.Environ(), "wd": wd, "host": host, "pid": os.Getpid(),
-		"uid": os.Getuid(), "gid": os.Getgid(), "groups": groups, "nofile": nofile.Cur,
+		"uid": os.Getuid(), "gid": os.Getgid(), "groups": groups, "nofile": nofile.Max,
 		"capEff": status["CapEff"], "capBnd": status["CapBnd"], "seccomp": status["Seccomp"], "nnp": status["NoNewPrivs"],
 		"shm": shm.Blocks * uint64(shm.Bsize),
 	})

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// layout is where a region keeps what on its machine. Everything follows from
+// the data directory, so that any command finds a region with nothing else.
+type layout struct{ data string }
+
+func newLayout(dir string) (layout, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return layout{}, fmt.Errorf("data directory: %w", err)
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	return layout{abs}, nil
+}
+
+// shortID marks everything that the region puts into the kernel.
+func (l layout) shortID() string {
+	sum := sha256.Sum256([]byte(l.data))
+	return hex.EncodeToString(sum[:3])
+}
+
+// run holds sockets and namespaces: paths that must be short and do not outlive a reboot.
+func (l layout) run() string { return filepath.Join("/run/berth", l.shortID()) }
+
+func (l layout) socket() string   { return filepath.Join(l.run(), "server.sock") }
+func (l layout) etcd() string     { return filepath.Join(l.data, "etcd") }
+func (l layout) tls() string      { return filepath.Join(l.data, "tls") }
+func (l layout) registry() string { return filepath.Join(l.data, "registry") }
+func (l layout) events() string   { return filepath.Join(l.data, "events") }
+func (l layout) logs() string     { return filepath.Join(l.data, "logs") }
+func (l layout) node() string     { return filepath.Join(l.data, "node") }
+func (l layout) settings() string { return filepath.Join(l.data, "region.json") }
+
+// settings are what the region was started with. They outlive it, so that
+// `berth up` alone starts the same region again.
+type settings struct {
+	Listen  string `json:"listen"`
+	Region  string `json:"region"`
+	Account string `json:"account"`
+}
+
+func (l layout) load() (s settings, ok bool, err error) {
+	b, err := os.ReadFile(l.settings())
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, false, nil
+	}
+	if err != nil {
+		return s, false, fmt.Errorf("region settings: %w", err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, false, fmt.Errorf("region settings %s: %w", l.settings(), err)
+	}
+	return s, true, nil
+}
+
+func (l layout) save(s settings) error {
+	if err := os.MkdirAll(l.data, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := l.settings() + ".new"
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("region settings: %w", err)
+	}
+	return os.Rename(tmp, l.settings())
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/berth-run/berth/agent"
+	"github.com/berth-run/berth/agent/containerd"
+	"github.com/berth-run/berth/cli"
+	"github.com/berth-run/berth/node"
+	daemon "github.com/berth-run/berth/node/containerd"
+	"github.com/berth-run/berth/process"
+)
+
+// A role is one of the processes that a region consists of. Each reads what it
+// needs from the region's directories, so that it can be started again by
+// anyone at any time.
+
+func newLog(role string) *slog.Logger {
+	level := slog.LevelInfo
+	if os.Getenv("BERTH_DEBUG") != "" {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("role", role)
+}
+
+// region finds the region of a role.
+func region(dataDir string) (layout, settings, error) {
+	l, err := newLayout(dataDir)
+	if err != nil {
+		return l, settings{}, err
+	}
+	s, ok, err := l.load()
+	if err == nil && !ok {
+		err = fmt.Errorf("%s holds no region", l.data)
+	}
+	return l, s, err
+}
+
+func serverRole(ctx context.Context, o cli.RoleOptions) error {
+	l, s, err := region(o.DataDir)
+	if err != nil {
+		return err
+	}
+	return runServer(ctx, serverConfig{layout: l, settings: s, healthyAfter: o.HealthyAfter}, newLog("server"))
+}
+
+func nodeRole(ctx context.Context, o cli.RoleOptions) error {
+	l, _, err := region(o.DataDir)
+	if err != nil {
+		return err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name of this machine: %w", err)
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return node.Run(ctx, node.Config{
+		Name: name, Server: l.socket(), Layout: l.nodeLayout(), Binary: binary, Containerd: o.Containerd, Log: newLog("node"),
+		ContainerdArgs: roleArgs("containerd", l, "", o.HealthyAfter), AgentArgs: roleArgs("agent", l, o.Containerd, o.HealthyAfter),
+	})
+}
+
+// nodeLayout is the node's part of the region's directories.
+func (l layout) nodeLayout() node.Layout {
+	return node.Layout{Data: l.node(), Run: l.run(), Log: l.logs(), ShortID: l.shortID()}
+}
+
+// roleArgs are the arguments with which this program becomes a role.
+func roleArgs(role string, l layout, containerd string, healthyAfter time.Duration) []string {
+	args := []string{role, "--data-dir", l.data, "--healthy-after", healthyAfter.String()}
+	if containerd != "" {
+		args = append(args, "--containerd", containerd)
+	}
+	return args
+}
+
+func containerdRole(ctx context.Context, o cli.RoleOptions) error {
+	l, _, err := region(o.DataDir)
+	if err != nil {
+		return err
+	}
+	log := newLog("containerd")
+	return daemon.Main(ctx, l.nodeLayout().Containerd(), daemon.Options{Ready: func() {
+		if err := process.Notify(); err != nil {
+			log.Error("say that containerd is ready", "err", err)
+		}
+	}})
+}
+
+func agentRole(ctx context.Context, o cli.RoleOptions) error {
+	l, _, err := region(o.DataDir)
+	if err != nil {
+		return err
+	}
+	n := l.nodeLayout()
+	a, err := node.LoadAgentSettings(n.AgentSettings())
+	if err != nil {
+		return err
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	rt, err := containerd.New(containerd.Config{
+		Address: a.Containerd, Namespace: n.Namespace(), Dir: n.AgentRun(), Cgroup: n.Cgroup(),
+		OCIRuntime: a.OCIRuntime, InitPath: binary,
+	})
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	return agent.Run(ctx, agent.Config{
+		Endpoint: a.Endpoint, Region: a.Region, Cluster: a.Cluster, ContainerInstanceARN: a.ContainerInstance,
+		CredentialsFile: n.AgentCredentials(), DataDir: n.AgentData(), NetnsDir: n.Netns(),
+		Runtime: rt, CPU: a.CPU, Memory: a.Memory, Zone: a.Zone, Log: newLog("agent"),
+	})
+}
