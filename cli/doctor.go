@@ -177,7 +177,7 @@ func checkNft(ctx context.Context) finding {
 	if os.Geteuid() == 0 {
 		err := inNetns(func() error {
 			cmd := exec.CommandContext(ctx, sbin("nft"), "-f", "-")
-			cmd.Stdin = strings.NewReader("table inet berthdoctor { chain c { type filter hook forward priority 0; ct state established accept; } }\n")
+			cmd.Stdin = strings.NewReader("table inet berthdoctor {\n chain c {\n  type filter hook forward priority 0\n  ct state established accept\n }\n}\n")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 			}

@@ -18,7 +18,7 @@ import (
 )
 
 // LogRoles are the processes that have a log.
-var LogRoles = []string{"server", "node", "agent", "containerd"}
+var LogRoles = []string{"up", "server", "node", "agent", "containerd"}
 
 // LogFile is where a process of the region on dataDir writes its log.
 func LogFile(dataDir, role string) string { return filepath.Join(dataDir, "logs", role+".log") }
@@ -27,7 +27,7 @@ func (a *app) logs() *cobra.Command {
 	var follow bool
 	var tail int
 	c := &cobra.Command{
-		Use:       "logs [server|node|agent|containerd]",
+		Use:       "logs [up|server|node|agent|containerd]",
 		Short:     "Show what the region's processes log",
 		ValidArgs: LogRoles,
 		Args: func(c *cobra.Command, args []string) error {

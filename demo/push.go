@@ -21,13 +21,14 @@ import (
 	"github.com/berth-run/berth/test/image"
 )
 
-// loginPolicy lets a user log in to the registry, and nothing else.
-const loginPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ecr:GetAuthorizationToken","Resource":"*"}]}`
-
-// pushPolicy is what it takes to push to one repository, and to see it.
-const pushPolicy = `{"Version":"2012-10-17","Statement":[
-  {"Effect":"Allow","Resource":"*","Action":["ecr:Describe*","ecr:Get*","ecr:BatchCheckLayerAvailability","ecr:BatchGetImage"]},
-  {"Effect":"Allow","Resource":"%s","Action":["ecr:PutImage","ecr:InitiateLayerUpload","ecr:UploadLayerPart","ecr:CompleteLayerUpload","ecr:BatchDeleteImage"]}]}`
+// pullPolicy lets a user log in to the registry, look and pull; pushPolicy is
+// that and what it takes to push to one repository, and no more.
+const (
+	pullStatement = `{"Effect":"Allow","Resource":"*","Action":["ecr:Describe*","ecr:Get*","ecr:BatchCheckLayerAvailability","ecr:BatchGetImage"]}`
+	pushStatement = `{"Effect":"Allow","Resource":"%s","Action":["ecr:PutImage","ecr:InitiateLayerUpload","ecr:UploadLayerPart","ecr:CompleteLayerUpload","ecr:BatchDeleteImage"]}`
+	pullPolicy    = `{"Version":"2012-10-17","Statement":[` + pullStatement + `]}`
+	pushPolicy    = `{"Version":"2012-10-17","Statement":[` + pullStatement + `,` + pushStatement + `]}`
+)
 
 func (d *demo) push(ctx context.Context) error {
 	d.show.doing("building the image from test/image/web …")
@@ -62,14 +63,14 @@ func (d *demo) push(ctx context.Context) error {
 		d.show.refused("log in: %v", err)
 	}
 
-	if err := d.allow(ctx, loginPolicy); err != nil {
+	if err := d.allow(ctx, pullPolicy); err != nil {
 		return err
 	}
 	password, err := d.login(ctx, user)
 	if err != nil {
 		return err
 	}
-	d.show.done("it may log in, now")
+	d.show.done("it may log in and pull, now")
 	err = d.upload(ctx, img, password)
 	var denied *transport.Error
 	switch {
