@@ -10,11 +10,17 @@ MODELS    ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export GOTOOLCHAIN := local
 
+# The same flags everywhere, so that build, vet, test and demo compile each
+# package once.
+export CGO_ENABLED := 0
+export GOFLAGS     := $(GOFLAGS) -trimpath
+
 # Packages whose tests are real containers, kernel objects or megabytes of
 # schemas. The race detector would slow them tenfold and see little: what is
-# concurrent in them is other processes. All others are tested with it.
-PLAIN := . ./agent/containerd/... ./aws/conformance/... ./aws/gen/... ./cli/... ./dataplane/... ./demo/... ./docs/... ./node/... ./test/...
-MODULE := github.com/berth-run/berth
+# concurrent in them is other processes. All others are tested with it. Those
+# of the whole come last, one after the other.
+PLAIN := . ./agent/containerd/... ./aws/conformance/... ./aws/gen/... ./bench/... ./cli/... ./dataplane/... ./demo/... ./docs/... ./node/...
+WHOLE := ./test/...
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-short check soak fuzz bench gen lint fmt vuln ci clean
@@ -23,7 +29,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/berth
-	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/berth .
+	@go build -ldflags '$(LDFLAGS)' -o bin/berth .
 
 demo: ## install what is missing, build, start a region and run a service on it
 	@scripts/install.sh
@@ -35,7 +41,8 @@ test: ## run every test; needs root, installs what is missing
 	@scripts/install.sh test
 	@$(MAKE) --no-print-directory check
 	go test -p 2 -timeout 10m $(TESTFLAGS) $(PLAIN)
-	go test -p 2 -timeout 10m $(TESTFLAGS) -race $$(go list ./... | grep -vxF "$$(go list $(PLAIN))")
+	CGO_ENABLED=1 go test -p 2 -timeout 10m $(TESTFLAGS) -race $$(go list ./... | grep -vxF "$$(go list $(PLAIN) $(WHOLE))")
+	go test -p 1 -timeout 10m $(TESTFLAGS) $(WHOLE)
 
 test-short: check ## run the tests that need neither root nor a minute
 	go test -short -timeout 5m $(TESTFLAGS) ./auth/... ./aws/wire/... ./control/... ./service/... ./registry/... ./dispatch/... ./cli/... ./test/arch/...
@@ -46,7 +53,7 @@ check: ## check the formatting and go vet
 	go vet ./...
 
 soak: build ## kill the processes at random, ROUNDS times, and look for what is lost or left
-	BERTH_SOAK_ROUNDS=$(ROUNDS) go test -count=1 -timeout 25m -v -run 'Soak' ./test/...
+	BERTH_SOAK_ROUNDS=$(ROUNDS) go test -count=1 -timeout 25m -v ./test/soak/...
 
 fuzz: ## fuzz every decoder for ten seconds each
 	@scripts/fuzz.sh 10s

@@ -110,12 +110,16 @@ func agentRole(ctx context.Context, o cli.RoleOptions) error {
 	}
 	rt, err := containerd.New(containerd.Config{
 		Address: a.Containerd, Namespace: n.Namespace(), Dir: n.AgentRun(), Cgroup: n.Cgroup(),
-		OCIRuntime: a.OCIRuntime, InitPath: binary,
+		OCIRuntime: a.OCIRuntime, InitPath: binary, Exits: n.Containerd().Exits(),
 	})
 	if err != nil {
 		return err
 	}
 	defer rt.Close()
+	// What an agent that was killed left half made or half removed goes before anything new is made.
+	if err := rt.Ready(ctx); err != nil {
+		return err
+	}
 	return agent.Run(ctx, agent.Config{
 		Endpoint: a.Endpoint, Region: a.Region, Cluster: a.Cluster, ContainerInstanceARN: a.ContainerInstance,
 		CredentialsFile: n.AgentCredentials(), DataDir: n.AgentData(), NetnsDir: n.Netns(),

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/berth-run/berth/agent/gateway"
 	"github.com/berth-run/berth/auth"
 	awsec2 "github.com/berth-run/berth/aws/ec2"
 	awsecr "github.com/berth-run/berth/aws/ecr"
@@ -25,6 +26,7 @@ import (
 	awsiam "github.com/berth-run/berth/aws/iam"
 	awslogs "github.com/berth-run/berth/aws/logs"
 	awssts "github.com/berth-run/berth/aws/sts"
+	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/cli"
 	"github.com/berth-run/berth/control"
 	"github.com/berth-run/berth/control/address"
@@ -92,6 +94,7 @@ type server struct {
 	nodes    http.Handler
 	dispatch *dispatch.Server
 	registry *registry.Registry
+	logs     *logs.Logs
 	ca       *service.Authority
 	root     iam.RootKey
 }
@@ -132,22 +135,34 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 		return nil, err
 	}
 	logsAPI := logs.New(logs.Config{DB: db, Journal: events, Region: c.Region, Now: now, NewID: newID})
+	s.logs = logsAPI
 	iamAPI := iam.New(iam.Config{DB: db})
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
 
 	mint := minter{authorizer, sessions, now}
 	s.dispatch = dispatch.New(dispatch.Config{DB: db, Log: log.With("part", "dispatch"), Now: now, NewID: newID,
-		Endpoint: endpoint, NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role,
+		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role,
 		Authorize: func(r *http.Request, action, resource string) error {
 			snap := db.Snapshot()
 			caller, err := verifier.Verify(snap, r, nil, "ecs")
+			if f, ok := errors.AsType[*auth.Failure](err); ok {
+				return f.In(wire.JSON11)
+			}
 			if err != nil {
 				return err
 			}
-			return authorizer.Check(r.Context(), snap, caller, auth.Check{Action: action, Resource: resource})
+			around := &auth.Request{Protocol: wire.JSON11, Service: "ECS", Region: c.Region, Host: r.Host, Secure: r.TLS != nil, UserAgent: r.UserAgent(), Time: now()}
+			if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+				around.SourceIP = a.Addr().Unmap()
+			}
+			if err := authorizer.Check(auth.WithRequest(r.Context(), around), snap, caller, auth.Check{Action: action, Resource: resource}); err != nil {
+				return err
+			}
+			// Permissions alone do not make a user a machine: what is sent there holds credentials.
+			return ecs.MaySpeakFor(snap, caller, resource)
 		}})
 	handlers := s.dispatch.Routes()
-	handlers["/v2"] = s.registry
+	handlers["/v2"], handlers["/v2/"] = s.registry, s.registry
 	s.door, err = service.New(service.Config{DB: db, Verifier: verifier, Authorizer: authorizer, Region: c.Region, Log: log, Handlers: handlers,
 		Services: []service.Registration{
 			{Service: awsecs.NewService(ecsAPI), Authorize: checks(ecsAPI.Authorize())},
@@ -228,11 +243,14 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// collectEvery is how often content that no image uses is looked for.
+// collectEvery is how often image content and log events that nothing names are looked for.
 const collectEvery = time.Hour
 
-// collect removes image content that nothing uses any more.
+// collect removes image content and log events that nothing uses any more.
 func (s *server) collect(ctx context.Context) error {
+	if err := s.logs.Collect(); err != nil { // what a server that died has left
+		s.log.Error("collect log events", "err", err)
+	}
 	t := time.NewTicker(collectEvery)
 	defer t.Stop()
 	for {
@@ -242,6 +260,9 @@ func (s *server) collect(ctx context.Context) error {
 		case <-t.C:
 			if err := s.registry.Collect(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("collect image content", "err", err)
+			}
+			if err := s.logs.Collect(); err != nil {
+				s.log.Error("collect log events", "err", err)
 			}
 		}
 	}
@@ -375,6 +396,16 @@ func accountOf(arn string) string {
 		return p[4]
 	}
 	return ""
+}
+
+// taskEndpoint is the API as a Fargate task reaches it: by the gateway that
+// the agent keeps in each VPC.
+func taskEndpoint(endpoint string) string {
+	address, err := gateway.Address(endpoint)
+	if err != nil {
+		return ""
+	}
+	return "http://" + address
 }
 
 // registryEndpoint is where a client that asked the API reaches the registry:

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,6 +26,7 @@ import (
 	"github.com/berth-run/berth/agent/api"
 	"github.com/berth-run/berth/agent/credentials"
 	"github.com/berth-run/berth/agent/engine"
+	"github.com/berth-run/berth/agent/gateway"
 	"github.com/berth-run/berth/agent/images"
 	"github.com/berth-run/berth/agent/logs"
 	"github.com/berth-run/berth/agent/metadata"
@@ -33,6 +36,7 @@ import (
 	"github.com/berth-run/berth/agent/stats"
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/dispatch/acs"
 )
 
 // Config says what an agent is.
@@ -80,18 +84,38 @@ func Run(ctx context.Context, cfg Config) error {
 			return protection(ctx, client, creds, t, in)
 		},
 	}
+	doors := &netns.Doors{}
+	door, target := "", ""
+	if u, err := url.Parse(cfg.Endpoint); err == nil {
+		target = u.Host
+	}
+	if door, err = gateway.Address(cfg.Endpoint); err != nil {
+		cfg.Log.Warn("tasks cannot reach the API by their own address", "err", err)
+	}
 	eng := engine.New(engine.Config{
 		Runtime: cfg.Runtime, Images: pulls, Credentials: creds,
 		Logs: &logs.Manager{API: client, Instance: self, Credentials: creds, Dir: filepath.Join(cfg.DataDir, "logs"), Log: cfg.Log},
 		Attach: func(ctx context.Context, eni string) (string, error) {
 			return attach(ctx, cfg.NetnsDir, eni)
 		},
-		Serve: func(ctx context.Context, task, path string) (io.Closer, error) {
-			l, err := netns.Listen(ctx, path, metadata.Address)
+		Serve: func(ctx context.Context, task string, eni *acs.ElasticNetworkInterface) (io.Closer, error) {
+			client, err := netip.ParseAddr(eni.PrimaryIPv4())
+			if err != nil {
+				return nil, fmt.Errorf("address of %s: %w", eni.EC2ID, err)
+			}
+			vpc := readyMarker(cfg.NetnsDir, eni.EC2ID)
+			l, err := doors.Listen(ctx, vpc, metadata.Address, client)
 			if err != nil {
 				return nil, err
 			}
-			return tmds.Serve(task, l), nil
+			served := closers{tmds.Serve(task, l)}
+			if door == "" {
+				return served, nil
+			}
+			if l, err = doors.Listen(ctx, vpc, door, client); err != nil {
+				return nil, errors.Join(err, served.Close())
+			}
+			return append(served, gateway.Serve(l, target, cfg.Log)), nil
 		},
 		Submit: func(ctx context.Context, in *ecs.SubmitTaskStateChangeInput) error {
 			if in.Cluster == nil {
@@ -136,6 +160,21 @@ func Run(ctx context.Context, cfg Config) error {
 	return g.Wait()
 }
 
+// closers are closed together.
+type closers []io.Closer
+
+func (cs closers) Close() error {
+	var errs []error
+	for _, c := range cs {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// readyMarker is there while an interface works. It points to the namespace of
+// the interface's VPC.
+func readyMarker(dir, eni string) string { return filepath.Join(dir, eni+".ready") }
+
 // attach waits until the data plane says that an interface works.
 func attach(ctx context.Context, dir, eni string) (string, error) {
 	path := filepath.Join(dir, eni)
@@ -145,7 +184,7 @@ func attach(ctx context.Context, dir, eni string) (string, error) {
 	timeout := &engine.TaskError{Reason: "Timeout waiting for network interface provisioning to complete."}
 	ctx, cancel := context.WithTimeoutCause(ctx, interfaceWait, timeout)
 	defer cancel()
-	if err := netns.Await(ctx, path+".ready"); err != nil {
+	if err := netns.Await(ctx, readyMarker(dir, eni)); err != nil {
 		return "", err
 	}
 	return path, nil

@@ -113,6 +113,9 @@ func (r *region) say(c *websocket.Conn, m acs.Message) {
 	}
 }
 
+// taskAddress is the address of the task's interface.
+const taskAddress = "10.0.0.5"
+
 // makeInterface makes what the data plane makes: a network namespace, and a
 // marker when it is ready.
 func makeInterface(t *testing.T, path string) {
@@ -127,12 +130,15 @@ func makeInterface(t *testing.T, path string) {
 			if err != nil {
 				return err
 			}
-			addr, err := netlink.ParseAddr("169.254.170.2/32")
-			if err != nil {
-				return err
-			}
-			if err := netlink.AddrAdd(lo, addr); err != nil {
-				return err
+			// This one namespace plays the task's and the VPC's.
+			for _, a := range []string{"169.254.170.2/32", taskAddress + "/32"} {
+				addr, err := netlink.ParseAddr(a)
+				if err != nil {
+					return err
+				}
+				if err := netlink.AddrAdd(lo, addr); err != nil {
+					return err
+				}
 			}
 			if err := netlink.LinkSetUp(lo); err != nil {
 				return err
@@ -147,7 +153,7 @@ func makeInterface(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
-	if err := os.WriteFile(path+".ready", nil, 0o600); err != nil {
+	if err := os.Symlink(filepath.Base(path), path+".ready"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -171,7 +177,8 @@ func fromTask(t *testing.T, netns, path string) string {
 			return
 		}
 		// The socket has to be made on this thread, so no http.Client.
-		c, err := net.Dial("tcp", "169.254.170.2:80")
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(taskAddress)}}
+		c, err := dialer.Dial("tcp", "169.254.170.2:80")
 		if err != nil {
 			got <- answer{err: err}
 			return
@@ -224,7 +231,7 @@ func TestAgent(t *testing.T) {
 	conn := <-r.acs
 	task := acs.Task{
 		Arn: "arn:aws:ecs:eu-west-1:1:task/c/0a", Family: "f", Version: "1", DesiredStatus: "RUNNING", NetworkMode: "awsvpc", CPU: 0.25, Memory: 512,
-		ElasticNetworkInterfaces: []acs.ElasticNetworkInterface{{AttachmentArn: "arn:a", EC2ID: "eni-1"}},
+		ElasticNetworkInterfaces: []acs.ElasticNetworkInterface{{AttachmentArn: "arn:a", EC2ID: "eni-1", IPv4Addresses: []acs.IPv4Address{{Primary: true, PrivateAddress: taskAddress}}}},
 		RoleCredentials:          &acs.IAMRoleCredentials{CredentialsID: "role", AccessKeyID: "TASK", Expiration: "2099-01-01T00:00:00Z"},
 		Containers:               []acs.Container{{Name: "app", Image: "app:1", Essential: true}},
 	}

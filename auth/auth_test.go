@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
 )
 
 func TestKeyIDsHoldTheAccount(t *testing.T) {
@@ -101,4 +104,46 @@ func FuzzOpenToken(f *testing.F) {
 			t.Fatalf("opened with byte %d changed", i)
 		}
 	})
+}
+
+// Nobody of another account may do anything with a resource that says nothing
+// of them, whatever their own policies say: root neither.
+func TestOtherAccountsResources(t *testing.T) {
+	db := store.OpenMemory()
+	defer db.Close()
+	const mine, theirs = "arn:aws:ecr:eu-central-1:000000000000:repository/r", "arn:aws:ecr:eu-central-1:111111111111:repository/r"
+	if err := db.Update(t.Context(), func(tx *store.Tx) error {
+		state.Users.Put(tx, &state.User{Account: "000000000000", Name: "ann", Path: "/", ID: "AIDA",
+			Inline: []state.InlinePolicy{{Name: "all", Document: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`}}})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	sessions, err := NewSessions(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Authorizer{Sessions: sessions}
+	ann := &Caller{Kind: User, Account: "000000000000", Name: "ann", ARN: "arn:aws:iam::000000000000:user/ann", UserID: "AIDA"}
+	root := &Caller{Account: "000000000000"}
+	root.asRoot()
+	for _, c := range []*Caller{ann, root} {
+		for resource, want := range map[string]bool{
+			mine: true, theirs: false, "*": true, "arn:aws:s3:::bucket": true, "arn:aws:iam::aws:policy/ReadOnlyAccess": true,
+		} {
+			d, err := a.Decide(t.Context(), db.Snapshot(), c, Check{Action: "ecr:BatchGetImage", Resource: resource})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Allowed != want {
+				t.Errorf("%s on %s: %+v", c.ARN, resource, d)
+			}
+		}
+	}
+	grant := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"000000000000"},"Action":"ecr:BatchGetImage"}]}`
+	for _, c := range []*Caller{ann, root} {
+		if err := a.Check(t.Context(), db.Snapshot(), c, Check{Action: "ecr:BatchGetImage", Resource: theirs, Policy: grant}); err != nil {
+			t.Errorf("%s is let in by the resource's policy: %v", c.ARN, err)
+		}
+	}
 }

@@ -88,6 +88,9 @@ func (a *Authorizer) PassRole(ctx context.Context, r store.Reader, c *Caller, ro
 		Keys: map[string][]string{"iam:PassedToService": {service}}})
 }
 
+// awsAccount stands in the ARNs of what is AWS's own and everybody's, such as managed policies.
+const awsAccount = "aws"
+
 func accountOfARN(arn string) string {
 	if part := strings.SplitN(arn, ":", 6); len(part) == 6 {
 		return part[4]
@@ -260,12 +263,17 @@ func ManagedDocument(r store.Reader, arn string) (string, bool) {
 
 func (a *Authorizer) decide(ctx context.Context, p *principal, c *Caller, check *Check) (policy.Decision, error) {
 	req := a.request(ctx, p, c, check)
+	// Whose the resource is counts with and without a policy of its own: without
+	// one nobody of another account may do anything with it.
+	if owner := accountOfARN(check.Resource); owner != awsAccount {
+		req.ResourceAccount = owner
+	}
 	if check.Policy != "" {
 		doc, err := a.docs.Parse(check.Policy, policy.Resource)
 		if err != nil {
 			return policy.Decision{}, fmt.Errorf("policy of %s: %w", check.Resource, err)
 		}
-		req.Policy, req.ResourceAccount = doc, accountOfARN(check.Resource)
+		req.Policy = doc
 	}
 	return policy.Evaluate(&req), nil
 }

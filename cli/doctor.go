@@ -48,10 +48,10 @@ func (a *app) doctor() *cobra.Command {
 			defer cancel()
 			bad := 0
 			for _, check := range []func(context.Context) finding{
-				checkRoot, checkKernel, checkNamespaces, checkOverlay, checkNft, checkRuntime, checkCgroup, checkForward,
+				checkRoot, checkKernel, checkNamespaces, checkOverlay, checkNft, checkRuntime, checkCgroup, checkFiles, checkForward,
 				func(ctx context.Context) finding { return a.checkPort(ctx, listen) },
 				func(context.Context) finding { return checkDisk(a.dataDir) },
-				checkMemory,
+				checkMemory, checkCLI,
 			} {
 				f := check(ctx)
 				mark := a.out.green("ok  ")
@@ -225,6 +225,20 @@ func checkCgroup(context.Context) finding {
 		}
 	}
 	return good("cgroup v1 (cpu memory pids)")
+}
+
+// fargateFiles is how many files a process on Fargate may have open.
+const fargateFiles = 65535
+
+func checkFiles(context.Context) finding {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return finding{warn, "limit of open files: " + err.Error(), ""}
+	}
+	if l.Max < fargateFiles {
+		return finding{warn, fmt.Sprintf("a process may open %d files", l.Max), fmt.Sprintf("On Fargate it may open %d. ulimit -n %d, in the shell that starts the region, raises it\nwhere that is allowed.", fargateFiles, fargateFiles)}
+	}
+	return good("a process may open %d files", l.Max)
 }
 
 // checkForward looks for a policy that drops what is routed, as Docker sets.

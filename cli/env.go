@@ -26,6 +26,9 @@ func (a *app) env() *cobra.Command {
 			} {
 				a.out.printf("export %s=%s\n", v[0], shellQuote(v[1]))
 			}
+			if _, old := ignoresEndpoint(debianCLI); old {
+				a.out.printf("%s\n", endpointFunction)
+			}
 			return nil
 		},
 	}

@@ -57,13 +57,33 @@ func (p *Plan) WakeAt(t time.Time) {
 	}
 }
 
-// Change is one row that is put or deleted.
+// Change is one row that is put, deleted, or must be as it was.
 type Change interface{ apply(*store.Tx) error }
 
 type put[T any] struct {
 	t         *store.Table[T]
 	key       string
 	old, next *T
+}
+
+// Require adds no change: it makes the plan fail if the row is no longer have
+// (nil: absent). What a plan rests on and does not replace is named so; what it
+// reads by index or range cannot be, and must be guarded by who changes it.
+func Require[T any](p *Plan, t *store.Table[T], key string, have *T) {
+	p.Changes = append(p.Changes, require[T]{t, key, have})
+}
+
+type require[T any] struct {
+	t    *store.Table[T]
+	key  string
+	have *T
+}
+
+func (c require[T]) apply(tx *store.Tx) error {
+	if have, _ := c.t.Get(tx, c.key); have != c.have {
+		return errStale
+	}
+	return nil
 }
 
 // errStale: a row is no longer what the plan saw.
@@ -116,6 +136,9 @@ type Clock struct {
 	NewID func() string
 }
 
+// retry is how long a plan that the store had no space for waits.
+const retry = 5 * time.Second
+
 // Run plans and applies until ctx ends. An error of the store that is not
 // ctx's ends it: the caller decides whether to begin again.
 func Run(ctx context.Context, db *store.DB, c Controller, clock Clock, log *slog.Logger) error {
@@ -146,8 +169,10 @@ func Run(ctx context.Context, db *store.DB, c Controller, clock Clock, log *slog
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case errors.Is(err, store.ErrNoSpace), errors.Is(err, store.ErrTooLarge):
-				// The next change or wake tries again; what is running is not touched.
+				// What is running is not touched. The changes that led here do not come again, so
+				// another plan for everything is asked for, once there may be space.
 				log.Error("plan not applied", "err", err)
+
 			case err != nil:
 				return fmt.Errorf("apply plan of %s: %w", c.Name, err)
 			case !ok:

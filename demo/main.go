@@ -85,7 +85,7 @@ func (d *demo) run(ctx context.Context) error {
 	d.show.say("eval \"$(%s)\"", d.command("env"))
 	d.show.say("aws ecs list-tasks --service-name %s", serviceName)
 	d.show.say("aws ecs update-service --service %s --desired-count 4", serviceName)
-	d.show.say("aws logs tail %s --follow", logGroup)
+	d.show.say("aws logs filter-log-events --log-group-name %s --query 'events[].message'", logGroup)
 	d.show.say("%s", d.command("status"))
 	d.show.say("%s", d.command("down"))
 	return nil

@@ -122,8 +122,22 @@ func (d *demo) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
-	if before != nil && wire.Value(before.Status) == "ACTIVE" {
+	active := before != nil && wire.Value(before.Status) == "ACTIVE"
+	// What was there before is not news.
+	seen, states := map[string]bool{}, map[string]string{}
+	for _, status := range []ecs.DesiredStatus{ecs.DesiredStatusRunning, ecs.DesiredStatusStopped} {
+		if !active {
+			break // ListTasks knows no service of that name
+		}
+		all, err := d.tasks(ctx, status)
+		if err != nil {
+			return err
+		}
+		for _, t := range all {
+			states[shortARN(wire.Value(t.TaskArn))] = wire.Value(t.LastStatus)
+		}
+	}
+	if active {
 		for _, e := range before.Events {
 			seen[wire.Value(e.Id)] = true
 		}
@@ -139,7 +153,7 @@ func (d *demo) serve(ctx context.Context) error {
 		}
 		d.show.done("service %s is created with %d tasks of %s", serviceName, tasks, d.taskDefinition)
 	}
-	return d.steady(ctx, seen)
+	return d.steady(ctx, seen, states)
 }
 
 func (d *demo) service(ctx context.Context) (*ecs.Service, error) {
@@ -157,11 +171,10 @@ func (d *demo) service(ctx context.Context) (*ecs.Service, error) {
 const askEvery = 200 * time.Millisecond
 
 // steady shows the events of the service that are not in seen, as they come,
-// and the tasks as they change, until the deployment is complete.
-func (d *demo) steady(ctx context.Context, seen map[string]bool) error {
+// and the tasks as they leave states, until the deployment is complete.
+func (d *demo) steady(ctx context.Context, seen map[string]bool, states map[string]string) error {
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
-	states := map[string]string{}
 	for {
 		if err := d.showTasks(ctx, states); err != nil {
 			return err
@@ -179,6 +192,9 @@ func (d *demo) steady(ctx context.Context, seen map[string]bool) error {
 				seen[id] = true
 				steady = strings.Contains(wire.Value(e.Message), "has reached a steady state")
 				d.show.doing("%s", wire.Value(e.Message))
+				if strings.Contains(wire.Value(e.Message), "unable to consistently start tasks") {
+					return fmt.Errorf("the tasks of service %s do not stay up", serviceName)
+				}
 			}
 		}
 		for _, dep := range s.Deployments {
@@ -209,12 +225,15 @@ func (d *demo) showTasks(ctx context.Context, states map[string]string) error {
 		}
 		for _, t := range all {
 			id, state := shortARN(wire.Value(t.TaskArn)), wire.Value(t.LastStatus)
-			before, known := states[id]
+			before := states[id]
 			states[id] = state
 			switch {
-			case before == state, !known && state == "STOPPED": // of an earlier run
+			case before == state:
 			case state == "STOPPED":
 				d.show.doing("task %s %s: %s", id, state, reason(t))
+				if t.StopCode == ecs.TaskStopCodeEssentialContainerExited {
+					d.showLog(ctx, id)
+				}
 			default:
 				d.show.doing("task %s %s", id, state)
 			}
@@ -227,11 +246,26 @@ func (d *demo) showTasks(ctx context.Context, states map[string]string) error {
 func reason(t ecs.Task) string {
 	parts := []string{wire.Value(t.StoppedReason)}
 	for _, c := range t.Containers {
-		if r := wire.Value(c.Reason); r != "" {
+		if c.ExitCode != nil && *c.ExitCode != 0 {
+			parts = append(parts, fmt.Sprintf("%s: exit code %d", wire.Value(c.Name), *c.ExitCode))
+		}
+		if r := wire.Value(c.Reason); r != "" && !strings.Contains(parts[0], r) {
 			parts = append(parts, wire.Value(c.Name)+": "+r)
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// showLog prints the last lines that a task wrote. It is for a task that failed:
+// what goes wrong here must not hide that.
+func (d *demo) showLog(ctx context.Context, id string) {
+	var out logs.GetLogEventsOutput
+	if d.region.do(ctx, logsAPI, "GetLogEvents", &logs.GetLogEventsInput{LogGroupName: new(logGroup), LogStreamName: new("web/web/" + id), Limit: new(int32(5))}, &out) != nil {
+		return
+	}
+	for _, e := range out.Events {
+		d.show.doing("  %s", wire.Value(e.Message))
+	}
 }
 
 func shortARN(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }

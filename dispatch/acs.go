@@ -48,7 +48,7 @@ func (s *Server) serveACS(ctx context.Context, w http.ResponseWriter, r *http.Re
 	log.Info("agent connected", "agent", q.Get("agentVersion"))
 	sess := &session{Server: s, conn: c, arn: arn, cluster: ci.Cluster, log: log,
 		credentials: q.Get("sendCredentials") == "true", sent: map[string]*sent{}}
-	s.connected(ctx, arn, true)
+	s.connected(ctx, arn, +1)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return sess.read(gctx) })
 	g.Go(func() error { return sess.follow(gctx) })
@@ -57,9 +57,7 @@ func (s *Server) serveACS(ctx context.Context, w http.ResponseWriter, r *http.Re
 	// The connection's context has ended; that the agent is gone must be written all the same.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if s.ctx.Err() == nil {
-		s.connected(after, arn, false)
-	}
+	s.connected(after, arn, -1)
 	if ended(err) {
 		log.Info("agent disconnected")
 	} else {
@@ -79,20 +77,45 @@ func refuse(w http.ResponseWriter, err error) {
 	w.Write(acs.EncodeException(code, err.Error()))
 }
 
-func (s *Server) connected(ctx context.Context, arn string, yes bool) {
-	err := s.DB.Update(ctx, func(tx *store.Tx) error {
-		ci, ok := state.ContainerInstances.Get(tx, arn)
-		if !ok || ci.AgentConnected == yes {
-			return nil
+// connected counts an instance's connections and writes whether it has any: an
+// agent that comes back does so before the server notices that its last
+// connection is dead.
+func (s *Server) connected(ctx context.Context, arn string, add int) {
+	count := func(add int) (any, closed bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.agents[arn] += add
+		any = s.agents[arn] > 0
+		if !any {
+			delete(s.agents, arn)
 		}
-		n := *ci
-		n.AgentConnected = yes
-		n.Version++
-		state.ContainerInstances.Put(tx, &n)
-		return nil
-	})
-	if err != nil && ctx.Err() == nil {
-		s.Log.Error("agent connection state", "instance", arn, "err", err)
+		return any, s.closed
+	}
+	yes, closed := count(add)
+	for !closed { // agents stay connected, as far as anybody can see, while the server restarts
+		err := s.DB.Update(ctx, func(tx *store.Tx) error {
+			ci, ok := state.ContainerInstances.Get(tx, arn)
+			if !ok || ci.AgentConnected == yes {
+				return nil
+			}
+			n := *ci
+			n.AgentConnected = yes
+			n.Version++
+			state.ContainerInstances.Put(tx, &n)
+			return nil
+		})
+		if err != nil {
+			if ctx.Err() == nil {
+				s.Log.Error("agent connection state", "instance", arn, "err", err)
+			}
+			return
+		}
+		// Another connection that came or went meanwhile may have found nothing to write.
+		now, down := count(0)
+		if now == yes || down {
+			return
+		}
+		yes = now
 	}
 }
 
@@ -123,7 +146,7 @@ func (s *session) send(ctx context.Context, m acs.Message) error {
 // follow sends what the store says of the instance's tasks, for as long as the
 // connection lives.
 func (s *session) follow(ctx context.Context) error {
-	w := s.DB.Watch(state.Tasks, state.NetworkInterfaces)
+	w := s.DB.Watch(state.Tasks)
 	defer w.Close()
 	beat := s.Now().Add(heartbeat)
 	for {
@@ -136,22 +159,25 @@ func (s *session) follow(ctx context.Context) error {
 		wait, cancel := context.WithTimeout(ctx, max(next.Sub(s.Now()), time.Millisecond))
 		snap, changes, err := w.Next(wait)
 		cancel()
+		late := errors.Is(err, context.DeadlineExceeded)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, context.DeadlineExceeded):
-			if !s.Now().Before(beat) {
-				if err := s.send(ctx, &acs.HeartbeatMessage{MessageID: s.NewID(), Healthy: true}); err != nil {
-					return err
-				}
-				beat = s.Now().Add(heartbeat)
-			}
-			if err := s.renew(ctx); err != nil {
+		case err != nil && !late:
+			return fmt.Errorf("watch tasks: %w", err)
+		}
+		// What is due by time is not to be held up by a store that never rests.
+		if !s.Now().Before(beat) {
+			if err := s.send(ctx, &acs.HeartbeatMessage{MessageID: s.NewID(), Healthy: true}); err != nil {
 				return err
 			}
+			beat = s.Now().Add(heartbeat)
+		}
+		if err := s.renew(ctx); err != nil {
+			return err
+		}
+		if late {
 			continue
-		case err != nil:
-			return fmt.Errorf("watch tasks: %w", err)
 		}
 		if changes.All {
 			for t := range state.Tasks.By(snap, "instance", s.arn) {
@@ -188,9 +214,6 @@ func (s *session) task(ctx context.Context, snap *store.Snapshot, t *state.Task)
 		return nil
 	}
 	td, ok := state.TaskDefinitions.Get(snap, t.TaskDefinition)
-	if !ok {
-		return s.give(ctx, t, "ResourceInitializationError: the task definition is gone")
-	}
 	if t.DesiredStatus == state.Stopped {
 		if x.stop {
 			return nil
@@ -201,10 +224,13 @@ func (s *session) task(ctx context.Context, snap *store.Snapshot, t *state.Task)
 		}
 		return s.stopping(ctx, t.ARN)
 	}
+	if !ok {
+		return s.give(ctx, t, "ResourceInitializationError: the task definition is gone")
+	}
 	if x.run || t.Network != nil && t.ENI == "" {
 		return nil
 	}
-	in := compile.Input{Task: t, Definition: td}
+	in := compile.Input{Task: t, Definition: td, Endpoint: s.TaskEndpoint}
 	if region, ok := state.Regions.Get(snap, state.RegionKey); ok {
 		in.Region = region.Name
 	}

@@ -37,6 +37,8 @@ type Config struct {
 	Mint func(r store.Reader, roleARN, service, session string, lifetime time.Duration) (fabric.Credentials, error)
 	// Endpoint is the API's base URL as a process on a node's machine reaches it.
 	Endpoint string
+	// TaskEndpoint is the same from inside a Fargate task, where the agent listens for it.
+	TaskEndpoint string
 	// NodeRole is the ARN of the role that nodes' agents run as, NodeService the
 	// principal that its trust policy names.
 	NodeRole, NodeService string
@@ -47,18 +49,25 @@ type Server struct {
 	Config
 	ctx    context.Context
 	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	closed bool
 	open   sync.WaitGroup
+	agents map[string]int // connections of each container instance
 }
 
 // New returns a Server. Close ends its connections.
 func New(c Config) *Server {
-	s := &Server{Config: c}
+	s := &Server{Config: c, agents: map[string]int{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
 // Close ends every connection and waits for them.
 func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.cancel()
 	s.open.Wait()
 }
@@ -89,16 +98,21 @@ func (s *Server) NodeRoutes() map[string]http.Handler {
 // session counts a connection and ends it with the server.
 func (s *Server) session(serve func(context.Context, http.ResponseWriter, *http.Request)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.open.Add(1)
+		s.mu.Lock()
+		closed := s.closed
+		if !closed {
+			s.open.Add(1) // under the lock: never once Close waits
+		}
+		s.mu.Unlock()
+		if closed {
+			http.Error(w, "closing", http.StatusServiceUnavailable)
+			return
+		}
 		defer s.open.Done()
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		stop := context.AfterFunc(s.ctx, cancel)
 		defer stop()
-		if s.ctx.Err() != nil {
-			http.Error(w, "closing", http.StatusServiceUnavailable)
-			return
-		}
 		serve(ctx, w, r)
 	})
 }

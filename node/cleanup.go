@@ -58,7 +58,9 @@ func CleanUp(ctx context.Context, r Remains) error {
 		vpc.CleanUp(ctx, vpc.Options{Region: r.ShortID, RunDir: r.RunDir}),
 	}
 	for _, g := range groups {
-		errs = append(errs, removeGroups(g))
+		errs = append(errs, removeGroups(ctx, g))
+		// All regions share the parent; it goes with the last of them.
+		_ = unix.Rmdir(filepath.Dir(g))
 	}
 	errs = append(errs, os.RemoveAll(r.RunDir))
 	return errors.Join(errs...)
@@ -182,20 +184,38 @@ func unmount(dir, except string) error {
 	return nil
 }
 
-// removeGroups removes a cgroup and those below it, the deepest first.
-func removeGroups(dir string) error {
+// removeGroups removes a cgroup and those below it, the deepest first. The
+// kernel lets go of a dead process a moment after its end was seen, and tells
+// nobody when.
+func removeGroups(ctx context.Context, dir string) error {
+	const most = time.Second
+	for wait := time.Millisecond; ; wait *= 2 {
+		err := removeTree(dir)
+		if !errors.Is(err, unix.EBUSY) || wait > most {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+func removeTree(dir string) error {
 	var dirs []string
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
 			dirs = append(dirs, path)
 		}
-		return nil
+		return nil // what vanishes while we look is as good as removed
 	})
 	slices.Reverse(dirs)
+	var errs []error
 	for _, d := range dirs {
 		if err := unix.Rmdir(d); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("remove cgroup %s: %w", d, err)
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", d, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -176,10 +176,5 @@ func (g *Registry) Check(r store.Reader, caller *auth.Caller, action, account, n
 			c.Keys["ecr:ResourceTag/"+t.Key] = []string{t.Value}
 		}
 	}
-	if c.Policy == "" && caller != nil && caller.Account != account {
-		// Another account is let in by a policy of the repository only. None at
-		// all is like one that allows what holds anyway.
-		c.Policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + account + `"},"Action":"ecr:*"}]}`
-	}
 	return c
 }

@@ -38,7 +38,8 @@ type Config struct {
 	Authorizer *auth.Authorizer // required
 	Region     string           // required
 	Services   []Registration
-	// Handlers serve what is under a path, such as /v2/, in place of the API.
+	// Handlers serve a path, or, if it ends with a slash, all that is under it,
+	// in place of the API.
 	// They authenticate on their own.
 	Handlers map[string]http.Handler
 	Log      *slog.Logger     // nil: nothing is logged
@@ -120,7 +121,7 @@ func (d *Door) handler(path string) http.Handler {
 	var found http.Handler
 	longest := 0
 	for prefix, h := range d.cfg.Handlers {
-		if len(prefix) > longest && strings.HasPrefix(path, prefix) {
+		if len(prefix) > longest && (path == prefix || strings.HasSuffix(prefix, "/") && strings.HasPrefix(path, prefix)) {
 			found, longest = h, len(prefix)
 		}
 	}

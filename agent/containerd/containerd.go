@@ -152,9 +152,10 @@ func New(cfg Config) (*Runtime, error) {
 	}, nil
 }
 
-// openFiles is what this process may raise its limit to, within docker's own.
+// openFiles is the limit on open files of a container that sets none: Fargate's
+// own (facts: task definitions), as far as this machine lets a process have it.
 func openFiles() uint64 {
-	const most = 1 << 20
+	const most = 65535
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return 1024

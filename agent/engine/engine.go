@@ -28,9 +28,10 @@ type Config struct {
 	// Attach waits for a task's interface and answers the path of its network
 	// namespace; for tasks without one it is not called. Required.
 	Attach func(ctx context.Context, eni string) (netns string, err error)
-	// Serve answers the metadata endpoint of a task in its network namespace
-	// until it is closed, connections included. Required.
-	Serve func(ctx context.Context, task, netns string) (io.Closer, error)
+	// Serve answers what a task's containers ask through its interface, the
+	// metadata endpoint first of all, until it is closed, connections
+	// included. Required.
+	Serve func(ctx context.Context, task string, eni *acs.ElasticNetworkInterface) (io.Closer, error)
 	// Submit tells the control plane of a state change, once. Required.
 	Submit func(ctx context.Context, in *ecs.SubmitTaskStateChangeInput) error
 

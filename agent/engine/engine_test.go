@@ -62,7 +62,7 @@ func (l *lab) start() {
 	l.engine = New(Config{
 		Runtime: l.rt, Images: l, Logs: l, Credentials: l.creds, Region: "eu-west-1", DataDir: l.dir,
 		Attach: func(ctx context.Context, eni string) (string, error) { return "/netns/" + eni, l.attach(ctx) },
-		Serve: func(context.Context, string, string) (io.Closer, error) {
+		Serve: func(context.Context, string, *acs.ElasticNetworkInterface) (io.Closer, error) {
 			l.count(1)
 			return closer(func() { l.count(-1) }), nil
 		},

@@ -57,7 +57,7 @@ func (t *Task) Report(now time.Time) (in *ecs.SubmitTaskStateChangeInput, wake t
 		in = t.change(status)
 	}
 	for _, c := range t.Containers {
-		told := c.told(*in.Status)
+		told := t.told(c, *in.Status)
 		if told == "" || told == t.Sent.Containers[c.Def.Name] {
 			continue
 		}
@@ -106,11 +106,12 @@ func (t *Task) change(status string) *ecs.SubmitTaskStateChangeInput {
 }
 
 // told is the status that a container has in a report of its task's status.
-// The report that the task runs says so of all its containers, even if one
-// has ended since.
-func (c *Container) told(task string) string {
+// The first report that the task runs says so of all its essential containers,
+// even if one has ended since; the next one says that.
+func (t *Task) told(c *Container, task string) string {
+	first := task == acs.StatusRunning && t.Sent.Status != acs.StatusRunning
 	switch {
-	case c.Phase == Stopped && task == acs.StatusRunning && !c.StartedAt.IsZero() && c.Def.Essential:
+	case c.Phase == Stopped && first && !c.StartedAt.IsZero() && c.Def.Essential:
 		return acs.StatusRunning
 	case c.Phase == Stopped:
 		return acs.StatusStopped
@@ -127,7 +128,7 @@ func (t *Task) lastUnsent() (last time.Time) {
 		status = acs.StatusRunning
 	}
 	for _, c := range t.Containers {
-		if told := c.told(status); told == "" || told == t.Sent.Containers[c.Def.Name] {
+		if told := t.told(c, status); told == "" || told == t.Sent.Containers[c.Def.Name] {
 			continue
 		}
 		at := c.StartedAt

@@ -402,8 +402,7 @@ func (r *runner) copyLog(ctx context.Context, c *Container) {
 	l.Copy(out)
 }
 
-// attach waits for the task's interface and serves the metadata endpoint in
-// its network namespace.
+// attach waits for the task's interface and serves the metadata endpoint to it.
 func (r *runner) attach(ctx context.Context, t *Task) error {
 	eni := t.Interface()
 	if eni == nil {
@@ -416,7 +415,7 @@ func (r *runner) attach(ctx context.Context, t *Task) error {
 	if err != nil {
 		return taskError(ctx, "ResourceInitializationError: cannot attach network interface "+eni.EC2ID, err)
 	}
-	endpoint, err := r.e.cfg.Serve(ctx, t.Def.Arn, netns)
+	endpoint, err := r.e.cfg.Serve(ctx, t.Def.Arn, eni)
 	if err != nil {
 		return taskError(ctx, "ResourceInitializationError: cannot serve the task metadata endpoint", err)
 	}

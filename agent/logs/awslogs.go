@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,9 @@ const (
 	// closeLimit is how long Close goes on sending.
 	closeLimit = time.Second
 
+	// tellEvery is how often losses are told.
+	tellEvery = 10 * time.Second
+
 	sendFirst   = 200 * time.Millisecond
 	sendMost    = 30 * time.Second
 	createTries = 5
@@ -66,19 +70,36 @@ type stream struct {
 	mu      sync.Mutex
 	queue   []event
 	bytes   int
-	pending [sources]event // lines that may go on
+	pending [sources]pending
 	sending bool
 	hurry   bool
-	dropped int
+	losses  losses
 	changed chan struct{} // closed and replaced when bytes shrinks or sending ends
 	wake    chan struct{} // to the sender
 	wg      sync.WaitGroup
 }
 
+// event is small: a buffer full of short lines is mostly this.
 type event struct {
-	at   time.Time
-	last time.Time // when the last line of several came
-	text []byte
+	at   int64 // Unix time in nanoseconds
+	text string
+}
+
+func (e event) size() int { return len(e.text) + eventOverhead }
+
+// pending is lines of one event that may go on.
+type pending struct {
+	at, last time.Time // of the first and the last line
+	text     []byte
+}
+
+// losses are the lines that nobody will see. A container that writes faster
+// than it may, or to a group that was deleted, loses some all the time: the
+// agent's own log says so now and then, not every time.
+type losses struct {
+	dropped, refused int
+	refusal          error
+	told             time.Time
 }
 
 // openStream makes the container's log stream and, if it may, the group.
@@ -213,16 +234,15 @@ func (s *stream) line(src source, b []byte) {
 	defer s.mu.Unlock()
 	now := time.Now()
 	if s.starts == nil {
-		s.push(event{at: now, text: slices.Clone(b)})
+		s.push(now, b)
 		return
 	}
 	p := &s.pending[src]
 	if p.text != nil && (s.starts.Match(b) || len(p.text)+1+len(b) > maxEventBytes) {
-		s.push(*p)
-		*p = event{}
+		s.pushPending(p)
 	}
 	if p.text == nil {
-		*p = event{at: now, text: slices.Clone(b)}
+		*p = pending{at: now, text: append(make([]byte, 0, len(b)), b...)}
 	} else {
 		p.text = append(append(p.text, '\n'), b...)
 	}
@@ -235,21 +255,27 @@ func (s *stream) end(src source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := &s.pending[src]; p.text != nil {
-		s.push(*p)
-		*p = event{}
+		s.pushPending(p)
 	}
+}
+
+// pushPending queues what p holds. It is taken out of p first: push can give
+// mu up, and the sender must not find it there again. Callers hold mu.
+func (s *stream) pushPending(p *pending) {
+	whole := *p
+	*p = pending{}
+	s.push(whole.at, whole.text)
 }
 
 // push queues an event. Callers hold mu, which is given up while the queue of
 // a blocking log is full.
-func (s *stream) push(e event) {
-	if len(e.text) == 0 {
+func (s *stream) push(at time.Time, text []byte) {
+	if len(text) == 0 {
 		return // the service refuses empty events
 	}
-	size := len(e.text) + eventOverhead
-	for s.bytes+size > s.limit && len(s.queue) > 0 && s.ctx.Err() == nil {
+	for s.bytes+len(text)+eventOverhead > s.limit && len(s.queue) > 0 && s.ctx.Err() == nil {
 		if !s.blocking {
-			s.dropped++
+			s.losses.dropped++
 			return
 		}
 		changed := s.changed
@@ -260,11 +286,31 @@ func (s *stream) push(e event) {
 		}
 		s.mu.Lock()
 	}
-	s.queue = append(s.queue, e)
-	s.bytes += size
+	s.enqueue(at, text)
 	s.startSender()
 	if s.bytes >= maxBatchBytes {
 		s.signal()
+	}
+}
+
+// enqueue adds an event to the queue. What is not UTF-8 grows when it is made
+// so, and the service refuses a whole batch for one event that is too long:
+// such a one becomes several. Callers hold mu.
+func (s *stream) enqueue(at time.Time, b []byte) {
+	text := string(b)
+	if !utf8.ValidString(text) {
+		text = strings.ToValidUTF8(text, "\uFFFD")
+	}
+	for len(text) > 0 {
+		n := len(text)
+		if n > maxEventBytes {
+			for n = maxEventBytes; !utf8.RuneStart(text[n]); n-- {
+			}
+		}
+		e := event{at: at.UnixNano(), text: text[:n]}
+		s.queue = append(s.queue, e)
+		s.bytes += e.size()
+		text = text[n:]
 	}
 }
 
@@ -301,8 +347,7 @@ func (s *stream) send() {
 		s.mu.Lock()
 		due := s.release(time.Now())
 		batch := s.take()
-		dropped := s.dropped
-		s.dropped = 0
+		s.tell(false)
 		if len(batch) == 0 && due == 0 || s.ctx.Err() != nil {
 			s.sending = false
 			s.broadcast()
@@ -310,20 +355,37 @@ func (s *stream) send() {
 			return
 		}
 		s.mu.Unlock()
-		if dropped > 0 {
-			s.report("the buffer of a log is full; lines were dropped", "lines", dropped)
-		}
 		if len(batch) == 0 {
 			s.pause(due)
 			continue
 		}
-		s.put(batch)
+		refusal := s.put(batch)
 		s.mu.Lock()
+		if refusal != nil {
+			s.losses.refused += len(batch)
+			s.losses.refusal = refusal
+		}
 		for _, e := range batch {
-			s.bytes -= len(e.text) + eventOverhead
+			s.bytes -= e.size()
 		}
 		s.broadcast()
 		s.mu.Unlock()
+	}
+}
+
+// tell says what was lost since it was last told, at the end or when it is
+// time to. Callers hold mu.
+func (s *stream) tell(end bool) {
+	l := s.losses
+	if l.dropped == 0 && l.refused == 0 || !end && time.Since(l.told) < tellEvery {
+		return
+	}
+	s.losses = losses{told: time.Now()}
+	if l.dropped > 0 {
+		s.report("the buffer of a log was full; lines were dropped", "lines", l.dropped)
+	}
+	if l.refused > 0 {
+		s.report("the service refused events of a log", "events", l.refused, "error", l.refusal)
 	}
 }
 
@@ -354,9 +416,8 @@ func (s *stream) release(now time.Time) (due time.Duration) {
 			continue
 		}
 		// Not by push: the sender must not wait for itself.
-		s.queue = append(s.queue, *p)
-		s.bytes += len(p.text) + eventOverhead
-		*p = event{}
+		s.enqueue(p.at, p.text)
+		*p = pending{}
 	}
 	return due
 }
@@ -364,12 +425,15 @@ func (s *stream) release(now time.Time) (due time.Duration) {
 // take removes a batch from the queue, in the order of time. Its bytes count
 // until it has been sent. Callers hold mu.
 func (s *stream) take() []event {
-	slices.SortStableFunc(s.queue, func(a, b event) int { return a.at.Compare(b.at) })
+	byTime := func(a, b event) int { return cmp.Compare(a.at, b.at) }
+	if !slices.IsSortedFunc(s.queue, byTime) { // it is, but for events of several lines
+		slices.SortStableFunc(s.queue, byTime)
+	}
 	n, size := 0, 0
 	for n < len(s.queue) && n < maxBatchEvents {
 		e := s.queue[n]
-		size += len(e.text) + eventOverhead
-		if size > maxBatchBytes || e.at.Sub(s.queue[0].at) > maxBatchSpan {
+		size += e.size()
+		if size > maxBatchBytes || time.Duration(e.at-s.queue[0].at) > maxBatchSpan {
 			break
 		}
 		n++
@@ -382,16 +446,12 @@ func (s *stream) take() []event {
 	return batch
 }
 
-// put delivers a batch. It gives up only on what the service refuses for good
-// and when the log is closed.
-func (s *stream) put(batch []event) {
+// put delivers a batch. It gives up only on what the service refuses for good,
+// which it answers, and when the log is closed.
+func (s *stream) put(batch []event) (refusal error) {
 	in := &logs.PutLogEventsInput{LogGroupName: new(s.group), LogStreamName: new(s.name), LogEvents: make([]logs.InputLogEvent, len(batch))}
 	for i, e := range batch {
-		text := string(e.text)
-		if !utf8.ValidString(text) {
-			text = strings.ToValidUTF8(text, "\uFFFD")
-		}
-		in.LogEvents[i] = logs.InputLogEvent{Timestamp: new(e.at.UnixMilli()), Message: new(text)}
+		in.LogEvents[i] = logs.InputLogEvent{Timestamp: new(time.Unix(0, e.at).UnixMilli()), Message: new(e.text)}
 	}
 	wait, recreated := sendFirst, false
 	for {
@@ -401,30 +461,30 @@ func (s *stream) put(batch []event) {
 			if r := out.RejectedLogEventsInfo; r != nil {
 				s.report("the service rejected events of a log", "events", len(batch), "info", *r)
 			}
-			return
+			return nil
 		}
 		if s.ctx.Err() != nil {
-			return
+			return nil
 		}
 		code := wire.Code(err)
 		e, answered := errors.AsType[wire.Error](err)
 		switch {
 		case code == "DataAlreadyAcceptedException":
-			return
+			return nil
 		case code == "ResourceNotFoundException" && !recreated:
 			// Somebody deleted the stream. Once more, from the beginning.
 			recreated = true
 			if s.createOnce(s.ctx) == nil {
 				continue
 			}
-		case code == "ThrottlingException" || !answered || e.HTTPStatus() >= 500:
+		case code == "ThrottlingException" || code == "ExpiredTokenException" || !answered || e.HTTPStatus() >= 500:
+			// Credentials that have expired are renewed once the control plane is back.
 			s.report("a log cannot be delivered now", "error", err, "retry", wait)
 			sleep(s.ctx, wait)
 			wait = min(2*wait, sendMost)
 			continue
 		}
-		s.report("the service refused events of a log", "events", len(batch), "error", err)
-		return
+		return err
 	}
 }
 
@@ -446,6 +506,7 @@ func (s *stream) Drain(ctx context.Context) error {
 		}
 		s.mu.Lock()
 	}
+	s.tell(true)
 	s.mu.Unlock()
 	return nil
 }
@@ -464,6 +525,7 @@ func (s *stream) Close() {
 		<-changed // by the sender, which ends with s.ctx at the latest
 		s.mu.Lock()
 	}
+	s.tell(true)
 	s.mu.Unlock()
 	s.cancel()
 	s.wg.Wait()

@@ -145,8 +145,12 @@ const (
 
 func (s source) String() string { return [...]string{"stdout", "stderr"}[s] }
 
-// firstBuffer is what a quiet stream costs.
-const firstBuffer = 1 << 10
+// firstBuffer is what a quiet stream costs; a busy one is read in pieces of
+// burstBuffer.
+const (
+	firstBuffer = 1 << 10
+	burstBuffer = 32 << 10
+)
 
 // readLines calls line for every line of r until it ends or fails. Lines
 // longer than limit come in pieces. A last line needs no newline.
@@ -155,7 +159,7 @@ func readLines(r io.Reader, limit int, line func([]byte)) {
 	n := 0 // bytes of buf that are of a line that has not ended
 	for {
 		k, err := r.Read(buf[n:])
-		from := 0
+		full, from := n+k == len(buf), 0
 		for i := n; i < n+k; i++ {
 			if buf[i] == '\n' {
 				line(bytes.TrimSuffix(buf[from:i], []byte("\r")))
@@ -172,7 +176,7 @@ func readLines(r io.Reader, limit int, line func([]byte)) {
 		case n == limit:
 			line(buf[:n])
 			n = 0
-		case n == len(buf):
+		case n == len(buf), full && len(buf) < min(burstBuffer, limit):
 			buf = append(buf, make([]byte, min(len(buf), limit-len(buf)))...)
 		case n == 0 && len(buf) > firstBuffer && k < firstBuffer:
 			buf = make([]byte, firstBuffer) // the burst is over

@@ -2,8 +2,8 @@
 // the task and its containers are, how much they use, and the credentials of
 // the task's role.
 //
-// There is one server per task, in the task's network namespace, and it
-// answers for that task only: an id of another task is as unknown as one that
+// There is one server per task, behind a listener that only the task's own
+// address reaches, and it answers for that task only: an id of another task is as unknown as one that
 // never was. It changes nothing.
 package metadata
 

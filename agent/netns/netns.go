@@ -86,3 +86,25 @@ func listenIn(ctx context.Context, path, address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	return lc.Listen(ctx, "tcp4", address)
 }
+
+// namespaceOf is the file of the network namespace that a listener is in.
+func namespaceOf(l net.Listener) (os.FileInfo, error) {
+	t, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, errors.New("not a TCP listener")
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	ns := -1
+	if cerr := raw.Control(func(fd uintptr) { ns, err = unix.IoctlRetInt(int(fd), unix.SIOCGSKNS) }); cerr != nil {
+		return nil, cerr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("namespace of a socket: %w", err)
+	}
+	f := os.NewFile(uintptr(ns), "netns")
+	defer f.Close()
+	return f.Stat()
+}

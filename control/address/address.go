@@ -75,6 +75,16 @@ func give(p *control.Plan, in control.Input, region *state.Region, take *taker, 
 		fail(fmt.Sprintf("Unexpected EC2 error while attempting to Create Network Interface in subnet '%s': InvalidSubnetID.NotFound", a.Detail("subnetId")))
 		return
 	}
+	groups := t.Network.SecurityGroups
+	if len(groups) == 0 {
+		groups = defaultGroup(in.Read, subnet.VPC)
+	}
+	for _, id := range groups {
+		if g, ok := state.SecurityGroups.Get(in.Read, id); !ok || g.VPC != subnet.VPC {
+			fail(fmt.Sprintf("Unexpected EC2 error while attempting to Create Network Interface in subnet '%s': InvalidGroup.NotFound", subnet.ID))
+			return
+		}
+	}
 	node := ""
 	if ci, ok := state.ContainerInstances.Get(in.Read, t.Instance); ok {
 		node = ci.Node
@@ -93,10 +103,6 @@ func give(p *control.Plan, in control.Input, region *state.Region, take *taker, 
 			return
 		}
 	}
-	groups := t.Network.SecurityGroups
-	if len(groups) == 0 {
-		groups = defaultGroup(in.Read, subnet.VPC)
-	}
 	eni := &state.NetworkInterface{
 		ID: "eni-" + in.NewID()[:17], Account: t.Account, VPC: subnet.VPC, Subnet: subnet.ID, Zone: subnet.Zone,
 		Address: address, Public: public, Groups: groups,
@@ -108,6 +114,17 @@ func give(p *control.Plan, in control.Input, region *state.Region, take *taker, 
 		CreatedAt:      in.Now,
 	}
 	eni.MAC = mac(eni.ID)
+	for _, tag := range t.Tags {
+		// What ECS tags by itself it puts on the interface too.
+		if strings.HasPrefix(tag.Key, "aws:ecs:") {
+			eni.Tags = append(eni.Tags, tag)
+		}
+	}
+	// A group cannot go while an interface comes to carry it: who deletes one guards the interfaces.
+	for _, id := range groups {
+		g, _ := state.SecurityGroups.Get(in.Read, id)
+		control.Require(p, state.SecurityGroups, id, g)
+	}
 	n.ENI = eni.ID
 	a.Status = "ATTACHING"
 	a.SetDetail("networkInterfaceId", eni.ID)
@@ -147,11 +164,7 @@ func takeBack(p *control.Plan, in control.Input, e *state.NetworkInterface) {
 		return
 	}
 	n := t.Clone()
-	if a := n.NetworkAttachment(); a != nil {
-		a.Status = "DELETED"
-	}
-	n.StoppedAt = in.Now
-	n.Advance(state.Stopped)
+	n.End(in.Now)
 	control.Put(p, state.Tasks, t.ARN, t, n)
 }
 

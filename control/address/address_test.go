@@ -232,3 +232,52 @@ func TestStoppedBeforePlaced(t *testing.T) {
 		t.Fatalf("%s %s", x.LastStatus, x.StopCode)
 	}
 }
+
+// A group that was deleted after the task was asked for: AWS finds out when it makes the interface.
+func TestGroupIsGone(t *testing.T) {
+	w := newWorld(t, "10.0.0.0/24")
+	defer w.db.Close()
+	arn := w.task(false, "subnet-0")
+	w.update(func(tx *store.Tx) {
+		n := w.get(arn).Clone()
+		n.Network = &ecs.AwsVpcConfiguration{Subnets: []string{"subnet-0"}, SecurityGroups: []string{"sg-gone"}}
+		state.Tasks.Put(tx, n)
+	})
+	w.plan()
+	got := w.get(arn)
+	if got.LastStatus != state.Stopped || got.StopCode != "TaskFailedToStart" || !strings.HasSuffix(got.StoppedReason, "InvalidGroup.NotFound") {
+		t.Errorf("%s: %s %s", got.LastStatus, got.StopCode, got.StoppedReason)
+	}
+	for e := range state.NetworkInterfaces.All(w.db.Snapshot()) {
+		t.Errorf("interface %s", e.ID)
+	}
+	for l := range state.AddressLeases.All(w.db.Snapshot()) {
+		t.Errorf("lease %s", l.Address)
+	}
+}
+
+// A group that is deleted while its interface is being planned makes the plan stale.
+func TestGroupGoesMeanwhile(t *testing.T) {
+	w := newWorld(t, "10.0.0.0/24")
+	defer w.db.Close()
+	arn := w.task(false, "subnet-0")
+	w.update(func(tx *store.Tx) {
+		n := w.get(arn).Clone()
+		n.Instance = "ci"
+		n.NetworkAttachment().SetDetail("subnetId", "subnet-0")
+		n.Tags = []state.Tag{{Key: "team", Value: "x"}, {Key: "aws:ecs:clusterName", Value: "default"}}
+		state.Tasks.Put(tx, n)
+	})
+	p := Plan(control.Input{Read: w.db.Snapshot(), All: true, Now: now, NewID: w.id})
+	g, _ := state.SecurityGroups.Get(w.db.Snapshot(), "sg-default")
+	w.update(func(tx *store.Tx) { state.SecurityGroups.Delete(tx, "sg-default") })
+	if ok, err := control.Apply(context.Background(), w.db, p); ok || err != nil {
+		t.Fatalf("applied: %v %v", ok, err)
+	}
+	w.update(func(tx *store.Tx) { state.SecurityGroups.Put(tx, g) })
+	w.plan()
+	e, ok := state.NetworkInterfaces.Get(w.db.Snapshot(), w.get(arn).ENI)
+	if !ok || len(e.Tags) != 1 || e.Tags[0].Key != "aws:ecs:clusterName" {
+		t.Errorf("interface %+v", e)
+	}
+}

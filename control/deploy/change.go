@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -204,6 +205,38 @@ func (r *rollout) breaker() {
 	r.event("(service " + r.svc.Name + ") rolling back to deployment " + back.ID + ".")
 }
 
+// fixImages keeps the digests that the deployment's first task resolved, so
+// that its later tasks run the same image whatever the tag has become
+// (versionConsistency, on unless a container turns it off).
+func (r *rollout) fixImages() {
+	p := r.primary()
+	td, ok := state.TaskDefinitions.Get(r.in.Read, p.TaskDefinition)
+	if !ok {
+		return
+	}
+	for i := range td.Doc.ContainerDefinitions {
+		d := &td.Doc.ContainerDefinitions[i]
+		if d.Name == nil || d.VersionConsistency == "disabled" || p.ImageDigests[*d.Name] != "" {
+			continue
+		}
+		for _, t := range r.tasks {
+			if t.Deployment != p.ID {
+				continue
+			}
+			for _, c := range t.Containers {
+				if c.Name == *d.Name && c.ImageDigest != "" && p.ImageDigests[c.Name] == "" {
+					digests := maps.Clone(p.ImageDigests)
+					if digests == nil {
+						digests = map[string]string{}
+					}
+					digests[c.Name] = c.ImageDigest
+					p.ImageDigests = digests
+				}
+			}
+		}
+	}
+}
+
 // threshold is BOUNDED_PERCENT with AWS's default of 50 (facts: services).
 func threshold(desired int) int { return min(max((desired+1)/2, 3), 200) }
 
@@ -218,6 +251,9 @@ func (r *rollout) write(p *control.Plan) {
 	}
 	if !reflect.DeepEqual(r.svc, r.old) {
 		control.Put(p, state.Services, r.svc.ARN, r.old, r.svc)
+	} else if len(r.changed) > 0 {
+		// A service that was changed or deleted meanwhile may not want these tasks.
+		control.Require(p, state.Services, r.svc.ARN, r.old)
 	}
 	if len(r.events) == 0 {
 		return

@@ -124,6 +124,7 @@ func (r *rollout) plan() {
 	}
 	r.countFailures()
 	r.breaker()
+	r.fixImages()
 	r.roll()
 	r.complete()
 }
@@ -380,6 +381,7 @@ func (r *rollout) drain() {
 		}
 	}
 	r.svc.Status = "INACTIVE"
+	r.svc.Deployments = nil // as AWS shows a service that is gone
 	r.svc.DeletedAt = r.in.Now
 	r.svc.Wake = time.Time{}
 }

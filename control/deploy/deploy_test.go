@@ -434,3 +434,27 @@ func TestUnhealthyIsReplacedFirst(t *testing.T) {
 		t.Fatalf("%+v", x)
 	}
 }
+
+// The tag is resolved once for a deployment, by its first task.
+func TestImagesStayTheSameWithinADeployment(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	digest := func(d string) {
+		for _, x := range w.tasks() {
+			if x.LastStatus == state.Running {
+				w.change(x, func(n *state.Task) { n.Containers[0].ImageDigest = d })
+			}
+		}
+	}
+	w.settle()
+	digest("sha256:one")
+	w.plan()
+	digest("sha256:two")
+	w.plan()
+	if got := w.service().Deployments[0].ImageDigests["web"]; got != "sha256:one" {
+		t.Fatalf("digest %q", got)
+	}
+	w.deploy(1)
+	if got := w.service().Deployments[0].ImageDigests["web"]; got != "" {
+		t.Fatalf("a new deployment begins with digest %q", got)
+	}
+}

@@ -1,5 +1,6 @@
 // Package reap forgets what AWS forgets: stopped tasks and inactive services
-// after an hour. It never touches anything that is not already ended.
+// after an hour, and deleted task definitions once nothing refers to them. It
+// never touches anything that is not already ended.
 package reap
 
 import (
@@ -19,20 +20,23 @@ const batch = 500
 // Controller reaps.
 var Controller = control.Controller{
 	Name: "reap",
-	// Nothing that changes can be due within the hour, so time alone calls it.
-	Reads: []store.AnyTable{state.Regions},
+	// Tasks and services are due by time alone. A task definition may be free to go at once.
+	Reads: []store.AnyTable{state.Regions, state.TaskDefinitions},
 	Plan:  Plan,
 }
 
 // Plan deletes what ended an hour ago, and wakes for what ends later.
 func Plan(in control.Input) (p control.Plan) {
 	p.WakeAt(in.Now.Add(keep))
-	due := func(end time.Time) bool {
-		if end.IsZero() {
-			return false
+	room := func() bool {
+		if len(p.Changes) < batch {
+			return true
 		}
-		if len(p.Changes) >= batch {
-			p.WakeAt(in.Now)
+		p.WakeAt(in.Now)
+		return false
+	}
+	due := func(end time.Time) bool {
+		if end.IsZero() || !room() {
 			return false
 		}
 		if at := end.Add(keep); at.After(in.Now) {
@@ -41,9 +45,11 @@ func Plan(in control.Input) (p control.Plan) {
 		}
 		return true
 	}
+	gone := false
 	for t := range state.Tasks.By(in.Read, "status", state.Stopped) {
 		if due(t.StoppedAt) {
 			control.Delete(&p, state.Tasks, t.ARN, t)
+			gone = true
 		}
 	}
 	for s := range state.Services.All(in.Read) {
@@ -52,7 +58,63 @@ func Plan(in control.Input) (p control.Plan) {
 			if e, ok := state.Events.Get(in.Read, s.ARN); ok {
 				control.Delete(&p, state.Events, s.ARN, e)
 			}
+			gone = true
+		}
+	}
+	if gone {
+		p.WakeAt(in.Now) // what these referred to may go now
+		return p
+	}
+	var used map[string]bool
+	for td := range definitions(in) {
+		if td.Status != "DELETE_IN_PROGRESS" || !room() {
+			continue
+		}
+		if used == nil {
+			used = references(in.Read)
+		}
+		// Nothing can come to refer to it any more: what is not ACTIVE starts nothing new.
+		if !used[td.ARN] {
+			control.Delete(&p, state.TaskDefinitions, td.ARN, td)
 		}
 	}
 	return p
+}
+
+// definitions are the changed ones, or all.
+func definitions(in control.Input) func(yield func(*state.TaskDefinition) bool) {
+	if in.All {
+		return state.TaskDefinitions.All(in.Read)
+	}
+	return func(yield func(*state.TaskDefinition) bool) {
+		for _, arn := range in.Changed.Keys(state.TaskDefinitions) {
+			if td, ok := state.TaskDefinitions.Get(in.Read, arn); ok && !yield(td) {
+				return
+			}
+		}
+	}
+}
+
+// references are the task definitions that a task which is not STOPPED, or a
+// service that is not INACTIVE, may still need.
+func references(r store.Reader) map[string]bool {
+	used := map[string]bool{}
+	for t := range state.Tasks.All(r) {
+		if t.LastStatus != state.Stopped {
+			used[t.TaskDefinition] = true
+		}
+	}
+	for s := range state.Services.All(r) {
+		if s.Status == "INACTIVE" {
+			continue
+		}
+		used[s.TaskDefinition] = true
+		for _, d := range s.Deployments {
+			used[d.TaskDefinition] = true
+		}
+		if s.LastCompleted != nil {
+			used[s.LastCompleted.TaskDefinition] = true
+		}
+	}
+	return used
 }

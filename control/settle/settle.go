@@ -50,11 +50,7 @@ func settle(in control.Input, t *state.Task) *state.Task {
 		switch {
 		case t.LastStatus == state.Deprovisioning && !ok:
 			n := t.Clone()
-			if a := n.NetworkAttachment(); a != nil {
-				a.Status = "DELETED"
-			}
-			n.StoppedAt = in.Now
-			n.Advance(state.Stopped)
+			n.End(in.Now)
 			return n
 		case ok && e.Failure != "" && t.DesiredStatus == state.Running && !t.Past(state.Running):
 			n := t.Clone()
@@ -70,14 +66,7 @@ func settle(in control.Input, t *state.Task) *state.Task {
 		t.DesiredStatus == state.Stopped && t.Network != nil && t.LastStatus == state.Provisioning {
 		// No agent was ever told of it: nothing has run, nothing is left.
 		n := t.Clone()
-		for i := range n.Containers {
-			n.Containers[i].LastStatus = state.Stopped
-		}
-		if a := n.NetworkAttachment(); a != nil && a.Status != "FAILED" {
-			a.Status = "DELETED"
-		}
-		n.StoppedAt = in.Now
-		n.Advance(state.Stopped)
+		n.End(in.Now)
 		return n
 	}
 	return nil

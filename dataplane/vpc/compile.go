@@ -188,6 +188,8 @@ func baseChains(v VPC) []*chain {
 			// No security group filters the resolver.
 			`iifname != "uplink" ip daddr ` + resolvers + ` udp dport 53 accept`,
 			`iifname != "uplink" ip daddr ` + resolvers + ` tcp dport 53 accept`,
+			// Nor the task metadata endpoint.
+			`iifname != "uplink" ip daddr 169.254.170.2 meta l4proto tcp accept`,
 		}},
 		{name: "leaving-eni", base: "type filter hook forward priority filter; policy drop;", lines: []string{
 			`ct state established,related accept`,

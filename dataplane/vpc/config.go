@@ -151,7 +151,8 @@ func (o Options) NetnsDir() string { return filepath.Join(o.RunDir, "netns") }
 // NetnsPath is where the namespace of an ENI or a VPC is mounted.
 func (o Options) NetnsPath(id string) string { return filepath.Join(o.NetnsDir(), id) }
 
-// ReadyPath is the marker that exists exactly while the ENI works and its security groups are enforced.
+// ReadyPath is the marker that exists exactly while the ENI works and its security groups are enforced. It is a link
+// to the namespace of the ENI's VPC, in which 169.254.170.2 is for the agent to listen on.
 func (o Options) ReadyPath(eniID string) string { return o.NetnsPath(eniID) + readySuffix }
 
 const readySuffix = ".ready"

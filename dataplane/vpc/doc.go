@@ -13,8 +13,8 @@
 // namespace of its own (which a task's containers join), the other end in the
 // VPC's namespace. There is no broadcast domain. Every ENI is a routed /32, and
 // the VPC answers ARP for the addresses that are in use and for no others.
-// Router addresses (base+1 of each subnet), the resolver (base+2 of the VPC)
-// and 169.254.169.253 live on the loopback device of the VPC's namespace.
+// Router addresses (base+1 of each subnet), the resolver (base+2 of the VPC),
+// 169.254.169.253 and the agent's 169.254.170.2 live on the loopback device of the VPC's namespace.
 //
 // Routing in the VPC's namespace:
 //

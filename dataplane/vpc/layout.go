@@ -21,9 +21,9 @@ const (
 var (
 	linkLocal   = netip.MustParsePrefix("169.254.0.0/16")
 	amazonDNS   = netip.MustParseAddr("169.254.169.253")
-	agentLocal  = netip.MustParsePrefix("169.254.170.2/32")
-	gatewayHost = netip.MustParseAddr("169.254.1.1") // the machine, seen from a VPC; on no link, only a next hop
-	gatewayVPC  = netip.MustParseAddr("169.254.1.2") // a VPC, seen from the machine
+	agentLocal  = netip.MustParseAddr("169.254.170.2") // the agent listens here, for all tasks of the VPC
+	gatewayHost = netip.MustParseAddr("169.254.1.1")   // the machine, seen from a VPC; on no link, only a next hop
+	gatewayVPC  = netip.MustParseAddr("169.254.1.2")   // a VPC, seen from the machine
 )
 
 // A layout is what a VPC's namespace must contain apart from ENIs.
@@ -43,6 +43,7 @@ func layoutOf(v VPC) layout {
 	var l layout
 	own := func(a netip.Addr) { l.addresses = append(l.addresses, netip.PrefixFrom(a, 32)) }
 	own(amazonDNS)
+	own(agentLocal)
 	own(v.Resolver())
 	for _, s := range v.Subnets {
 		own(s.Router())

@@ -54,9 +54,6 @@ func (f *fabric) attach(opts Options, e *eni) (err error) {
 	if err := inner.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("lo: %w", err)
 	}
-	if err := inner.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(agentLocal)}); err != nil {
-		return fmt.Errorf("add %s: %w", agentLocal, err)
-	}
 	if err := soleAddress(inner, eth0, netip.PrefixFrom(e.Address, e.prefix)); err != nil {
 		return err
 	}
@@ -75,11 +72,19 @@ func (f *fabric) attach(opts Options, e *eni) (err error) {
 	if err := inner.RouteReplace(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: e.router.AsSlice()}); err != nil {
 		return fmt.Errorf("default route: %w", err)
 	}
-	marker, err := os.OpenFile(opts.ReadyPath(e.ID), os.O_CREATE|os.O_RDONLY|unix.O_CLOEXEC, 0o444)
-	if err != nil {
+	return makeMarker(opts.ReadyPath(e.ID), e.VPC)
+}
+
+// makeMarker makes the marker of an ENI, a link to the namespace of its VPC, or
+// leaves the one that is there.
+func makeMarker(path, vpc string) error {
+	if to, err := os.Readlink(path); err == nil && to == vpc {
+		return nil
+	}
+	if err := removeFile(path); err != nil {
 		return err
 	}
-	return marker.Close()
+	return os.Symlink(vpc, path)
 }
 
 // taskSysctls prepares the namespace of an ENI: no IPv6 on what comes later, while ::1 keeps working.

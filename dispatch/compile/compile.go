@@ -31,6 +31,8 @@ type Input struct {
 	Domain     string                  // search domain
 	// Digests that a service's deployment has fixed, by container name.
 	Digests map[string]string
+	// Endpoint is where the task's containers reach the API, "" if nowhere.
+	Endpoint string
 	// Role and ExecutionRole are credentials, nil where the task has none.
 	Role, ExecutionRole *acs.IAMRoleCredentials
 }
@@ -178,6 +180,10 @@ func container(in Input, d *ecs.ContainerDefinition, o *ecs.ContainerOverride) (
 	if len(o.Command) > 0 {
 		c.Command = o.Command
 	}
+	// In AWS an SDK finds the API by itself; here it is told, unless the task definition does.
+	if in.Endpoint != "" && in.Task.LaunchType == "FARGATE" {
+		c.Environment["AWS_ENDPOINT_URL"] = in.Endpoint
+	}
 	for _, e := range d.Environment {
 		c.Environment[wire.Value(e.Name)] = wire.Value(e.Value)
 	}
@@ -320,10 +326,6 @@ func docker(in Input, d *ecs.ContainerDefinition, o *ecs.ContainerOverride) (acs
 	for _, u := range d.Ulimits {
 		h.Ulimits = append(h.Ulimits, acs.Ulimit{Name: string(u.Name), Soft: int64(wire.Value(u.SoftLimit)), Hard: int64(wire.Value(u.HardLimit))})
 	}
-	if in.Task.LaunchType == "FARGATE" && !hasUlimit(h.Ulimits, "nofile") {
-		// Fargate's own default (facts: task definitions).
-		h.Ulimits = append(h.Ulimits, acs.Ulimit{Name: "nofile", Soft: 65535, Hard: 65535})
-	}
 	for _, s := range d.SystemControls {
 		if h.Sysctls == nil {
 			h.Sysctls = map[string]string{}
@@ -369,15 +371,6 @@ func docker(in Input, d *ecs.ContainerDefinition, o *ecs.ContainerOverride) (acs
 		h.MemorySwappiness = new(int64(*p.Swappiness))
 	}
 	return c, h, nil
-}
-
-func hasUlimit(us []acs.Ulimit, name string) bool {
-	for _, u := range us {
-		if u.Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 func permissions(ps []ecs.DeviceCgroupPermission) string {

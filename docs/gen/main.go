@@ -112,7 +112,7 @@ func cover(dir, name string, api *wire.Service) (docs.Service, error) {
 	for path := range out.Stored {
 		op, _, _ := strings.Cut(path, ".")
 		if !slices.Contains(out.Answered, op) {
-			return out, fmt.Errorf("Stored names %s, which is no operation that is answered", path)
+			return out, fmt.Errorf("the list Stored names %s, which is no operation that is answered", path)
 		}
 	}
 	return out, nil
@@ -167,11 +167,11 @@ func stored(d *ast.GenDecl, into map[string]string) error {
 			continue
 		}
 		if len(v.Values) != 1 {
-			return errors.New("Stored has no value")
+			return errors.New("the list Stored has no value")
 		}
 		lit, ok := v.Values[0].(*ast.CompositeLit)
 		if !ok {
-			return errors.New("Stored is not written out")
+			return errors.New("the list Stored is not written out")
 		}
 		for _, e := range lit.Elts {
 			key, why := e, "kept"
@@ -189,7 +189,7 @@ func stored(d *ast.GenDecl, into map[string]string) error {
 			}
 			op, field, ok := strings.Cut(path, ".")
 			if !ok {
-				return fmt.Errorf("Stored: %q is not Operation.field", path)
+				return fmt.Errorf("the list Stored: %q is not Operation.field", path)
 			}
 			into[strings.TrimSuffix(op, "Input")+"."+field] = why
 		}
@@ -200,7 +200,7 @@ func stored(d *ast.GenDecl, into map[string]string) error {
 func text(e ast.Expr) (string, error) {
 	lit, ok := e.(*ast.BasicLit)
 	if !ok || lit.Kind != token.STRING {
-		return "", errors.New("Stored: not a string as such")
+		return "", errors.New("the list Stored has something else than a plain string")
 	}
 	return strconv.Unquote(lit.Value)
 }

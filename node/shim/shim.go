@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 )
@@ -60,5 +61,9 @@ func run() {
 			return task.NewTaskService(ic.Context, publisher.(shim.Publisher), stop.(shutdown.Service))
 		},
 	})
+	// What goes wrong is answered to the daemon as an error. The log would
+	// mostly be the library's epoll loop on cgroup v1, which complains as fast
+	// as it can from the moment a shim is told to end.
+	_ = log.SetLevel("fatal")
 	shim.RunShim(context.Background(), manager.NewShimManager(Runtime))
 }

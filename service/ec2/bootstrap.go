@@ -44,6 +44,7 @@ func Bootstrap(ctx context.Context, db *store.DB, region *state.Region, account 
 			{ID: id("sgr"), Egress: true, Protocol: "-1", From: -1, To: -1, CIDR: netip.MustParsePrefix("0.0.0.0/0")},
 		}
 		state.SecurityGroups.Put(tx, g)
+		state.GroupNames.Put(tx, &state.GroupName{VPC: v.ID, Name: g.Name, Group: g.ID})
 		for i, z := range region.Zones {
 			state.Subnets.Put(tx, &state.Subnet{ID: id("subnet"), Account: account, VPC: v.ID, Zone: z.Name,
 				CIDR: netip.MustParsePrefix(fmt.Sprintf("172.31.%d.0/20", i*16)), MapPublicIPOnLaunch: true, DefaultForZone: true, CreatedAt: now})

@@ -34,6 +34,13 @@ type EC2 struct {
 	Config
 }
 
+// Stored lists the request fields that are kept and shown but not acted upon,
+// by operation and field, each with what that means.
+var Stored = map[string]string{
+	"AuthorizeSecurityGroupIngress.IpPermissions.Ipv6Ranges": "kept; no VPC has IPv6 yet",
+	"AuthorizeSecurityGroupEgress.IpPermissions.Ipv6Ranges":  "kept; no VPC has IPv6 yet",
+}
+
 // New returns the service.
 func New(c Config) *EC2 { return &EC2{Config: c} }
 

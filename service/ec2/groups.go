@@ -124,6 +124,9 @@ func (e *EC2) DeleteSecurityGroup(ctx context.Context, in *api.DeleteSecurityGro
 		if g.Name == "default" {
 			return bad("CannotDelete", "the specified group: \"%s\" name: \"default\" cannot be deleted by a user", g.ID)
 		}
+		// An interface that comes to carry the group, or a rule to name it, makes this look again.
+		state.NetworkInterfaces.Guard(tx, "")
+		state.SecurityGroups.Guard(tx, "")
 		inUse := bad("DependencyViolation", "resource %s has a dependent object", g.ID)
 		for range state.NetworkInterfaces.By(tx, "group", g.ID) {
 			return inUse
@@ -141,6 +144,9 @@ func (e *EC2) DeleteSecurityGroup(ctx context.Context, in *api.DeleteSecurityGro
 	}
 	return &api.DeleteSecurityGroupOutput{Return: new(true), GroupId: new(id)}, nil
 }
+
+// permissionFilters follow ip-permission. and egress.ip-permission.
+var permissionFilters = []string{"cidr", "ipv6-cidr", "from-port", "to-port", "protocol", "group-id", "prefix-list-id"}
 
 // DescribeSecurityGroups lists groups with their rules.
 func (e *EC2) DescribeSecurityGroups(ctx context.Context, in *api.DescribeSecurityGroupsInput) (*api.DescribeSecurityGroupsOutput, error) {
@@ -179,6 +185,9 @@ func (e *EC2) DescribeSecurityGroups(ctx context.Context, in *api.DescribeSecuri
 			if !ok {
 				return nil, false
 			}
+			if !slices.Contains(permissionFilters, rest) {
+				return nil, false
+			}
 			var got []string
 			for _, r := range g.Rules {
 				if r.Egress != egress {
@@ -203,8 +212,6 @@ func (e *EC2) DescribeSecurityGroups(ctx context.Context, in *api.DescribeSecuri
 					got = append(got, one(r.Group)...)
 				case "prefix-list-id":
 					got = append(got, one(r.PrefixList)...)
-				default:
-					return nil, false
 				}
 			}
 			return got, true
@@ -354,10 +361,9 @@ func (e *EC2) source(r store.Reader, g *state.SecurityGroup, x api.UserIdGroupPa
 		}
 		return s.ID, nil
 	}
-	for s := range state.SecurityGroups.By(r, "vpc", g.VPC) {
-		if s.Name == wire.Value(x.GroupName) {
-			return s.ID, nil
-		}
+	// By its name's row and its own: an index would not be compared at commit.
+	if n, ok := state.GroupNames.Get(r, g.VPC+"/"+wire.Value(x.GroupName)); ok && state.SecurityGroups.Has(r, n.Group) {
+		return n.Group, nil
 	}
 	return "", bad("InvalidGroup.NotFound", "The security group '%s' does not exist", wire.Value(x.GroupName))
 }
@@ -454,7 +460,10 @@ func (e *EC2) authorize(ctx context.Context, id, name *string, q grant, specs []
 		}
 		next := *g
 		next.Rules = slices.Clone(g.Rules)
-		for _, r := range added {
+		for i, r := range added {
+			if slices.ContainsFunc(added[:i], func(have state.SecurityGroupRule) bool { return same(have, r) }) {
+				return bad("InvalidParameterValue", "The same permission must not appear multiple times")
+			}
 			if slices.ContainsFunc(next.Rules, func(have state.SecurityGroupRule) bool { return same(have, r) }) {
 				return bad("InvalidPermission.Duplicate", "the specified rule \"%s\" already exists", peer(r))
 			}

@@ -72,11 +72,16 @@ func zoneOf(r store.Reader, i *state.ContainerInstance) string {
 // node's own instance that is the node's session of the nodes' role and nobody
 // else: permissions alone must not let a user invent what a machine does.
 func (e *ECS) mayReport(ctx context.Context, r store.Reader, instance string) error {
+	return MaySpeakFor(r, e.caller(ctx), instance)
+}
+
+// MaySpeakFor is nil if c may be the agent of a container instance, as far as
+// that is not a matter of permissions.
+func MaySpeakFor(r store.Reader, c *auth.Caller, instance string) error {
 	i, ok := state.ContainerInstances.Get(r, instance)
 	if !ok || !i.Hidden {
 		return nil
 	}
-	c := e.caller(ctx)
 	if c.Kind == auth.AssumedRole && c.RoleARN == "arn:aws:iam::"+i.Account+":role/"+nodeRole && c.SessionName == i.Node {
 		return nil
 	}
@@ -154,6 +159,10 @@ func (e *ECS) report(ctx context.Context, ref string, clusterRef *string, r repo
 			// InvalidParameterException is what makes an agent forget the report.
 			return invalid("The referenced task was not found.")
 		}
+		if t.Instance == "" {
+			// No agent can have it yet: whoever speaks of it makes it up.
+			return invalid("The referenced task was not found.")
+		}
 		if err := e.mayReport(ctx, tx, t.Instance); err != nil {
 			return err
 		}
@@ -172,7 +181,7 @@ func put(tx *store.Tx, t *state.Task, r report, now time.Time) {
 			n.Deleting = true
 			state.NetworkInterfaces.Put(tx, &n)
 		} else {
-			ended(next, now)
+			next.End(now)
 		}
 	}
 	if next != t {
@@ -193,6 +202,9 @@ func (e *ECS) SubmitAttachmentStateChanges(ctx context.Context, in *api.SubmitAt
 			}
 			// Read again by key: an index is not compared at commit.
 			if t, ok = state.Tasks.Get(tx, t.ARN); !ok {
+				return invalid("The referenced attachment was not found.")
+			}
+			if t.Instance == "" {
 				return invalid("The referenced attachment was not found.")
 			}
 			if err := e.mayReport(ctx, tx, t.Instance); err != nil {

@@ -27,7 +27,6 @@ func forward(order []string, status *string, to string) {
 const (
 	attachmentAttached  = "ATTACHED"
 	attachmentDetaching = "DETACHING"
-	attachmentDeleted   = "DELETED"
 	maxReason           = 1024
 	maxRuntimeID        = 255
 )
@@ -136,7 +135,7 @@ func stopped(t *state.Task, r report, now time.Time) (release bool) {
 		t.StopCode, t.StoppedReason = code, reason
 	}
 	if t.ENI == "" {
-		ended(t, now)
+		t.End(now)
 		return false
 	}
 	t.Advance(state.Deprovisioning)
@@ -175,18 +174,4 @@ func neverRan(reason string) bool {
 		"ResourceInitializationError", "DockerTimeoutError", "HostConfigError", "ContainerNetworkingError",
 		"ContainerRuntimeTimeoutError", "ContainerRuntimeError", "TaskStoppedBeforePullBeginError", "DockerClientConfigError",
 	}, name))
-}
-
-// ended is the very end of a task: nothing of it is left anywhere.
-func ended(t *state.Task, now time.Time) {
-	if !t.Advance(state.Stopped) {
-		return
-	}
-	once(&t.StoppedAt, now)
-	for i := range t.Containers {
-		t.Containers[i].LastStatus = state.Stopped
-	}
-	for i := range t.Attachments {
-		forward(attachmentOrder, &t.Attachments[i].Status, attachmentDeleted)
-	}
 }

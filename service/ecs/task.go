@@ -252,7 +252,7 @@ func (e *ECS) StopTask(ctx context.Context, in *api.StopTaskInput) (*api.StopTas
 		t = t.Clone()
 		if t.WantStop(string(api.TaskStopCodeUserInitiated), reason, now) {
 			if t.Instance == "" && t.ENI == "" {
-				ended(t, now) // nobody has heard of it, so nobody will report its end
+				t.End(now) // nobody has heard of it, so nobody will report its end
 			}
 			state.Tasks.Put(tx, t)
 		}

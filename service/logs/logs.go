@@ -1,7 +1,7 @@
 // Package logs answers the CloudWatch Logs API: groups and streams in the
 // store, events in the journal. A handler that deletes a stream removes its
 // row first; what the journal still has of it can then be found by nobody, and
-// goes with the next collection.
+// goes with the next [Logs.Collect].
 package logs
 
 import (
@@ -41,11 +41,13 @@ func New(c Config) *Logs { return &Logs{Config: c} }
 
 var _ api.Handler = (*Logs)(nil)
 
-// Stored are the fields that are kept and returned but not acted upon.
-var Stored = []string{
-	"CreateLogGroupInput.kmsKeyId",
-	"CreateLogGroupInput.logGroupClass",
-	"PutLogEventsInput.entity",
+// Stored lists the request fields that are kept and shown but not acted upon,
+// by operation and field, each with what that means.
+var Stored = map[string]string{
+	"CreateLogGroup.kmsKeyId":            "kept and shown; events are not encrypted with it",
+	"CreateLogGroup.logGroupClass":       "kept and shown; every class can do the same",
+	"PutLogEvents.entity":                "accepted; nothing shows it",
+	"PutRetentionPolicy.retentionInDays": "expired events are hidden at once; their space comes back with the stream",
 }
 
 var (
@@ -98,7 +100,10 @@ func (l *Logs) group(r store.Reader, ctx context.Context, name string) (*state.L
 // CreateLogGroup makes a group.
 func (l *Logs) CreateLogGroup(ctx context.Context, in *api.CreateLogGroupInput) (*api.CreateLogGroupOutput, error) {
 	n := wire.Value(in.LogGroupName)
-	if !groupName.MatchString(n) || strings.HasPrefix(n, "aws/") {
+	if strings.HasPrefix(n, "aws/") {
+		return nil, invalid("Log groups starting with AWS/ are reserved for AWS.")
+	}
+	if !groupName.MatchString(n) {
 		return nil, invalid("1 validation error detected: Value '%s' at 'logGroupName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\.\\-_/#A-Za-z0-9]+", n)
 	}
 	g := &state.LogGroup{Account: account(ctx), Name: n, ARN: l.groupARN(account(ctx), n), Class: string(in.LogGroupClass),
@@ -131,6 +136,8 @@ func (l *Logs) DeleteLogGroup(ctx context.Context, in *api.DeleteLogGroupInput) 
 		if g.DeletionProtection {
 			return invalid("The log group is protected against deletion.")
 		}
+		// A stream that is made meanwhile would be left without its group.
+		state.LogStreams.Guard(tx, g.Account+"/"+g.Name+":")
 		for s := range state.LogStreams.Prefix(tx, g.Account+"/"+g.Name+":") {
 			ids = append(ids, s.ID)
 			state.LogStreams.Delete(tx, s.Key())
@@ -142,6 +149,22 @@ func (l *Logs) DeleteLogGroup(ctx context.Context, in *api.DeleteLogGroupInput) 
 		return nil, err
 	}
 	return &api.DeleteLogGroupOutput{}, l.remove(ids)
+}
+
+// Collect removes events that no stream names: a server that died while it
+// deleted a stream leaves them, and a batch that came at that moment.
+func (l *Logs) Collect() error {
+	// Listed before the snapshot is taken: events are written only below a
+	// stream's row, so what is listed and has no row has lost it.
+	ids, err := l.Journal.List()
+	if err != nil {
+		return err
+	}
+	live := map[string]bool{}
+	for s := range state.LogStreams.All(l.DB.Snapshot()) {
+		live[s.ID] = true
+	}
+	return l.remove(slices.DeleteFunc(ids, func(id string) bool { return live[id] }))
 }
 
 func (l *Logs) remove(ids []string) error {
@@ -168,7 +191,7 @@ func (l *Logs) DescribeLogGroups(ctx context.Context, in *api.DescribeLogGroupsI
 		switch {
 		case g.Name <= after && after != "",
 			in.LogGroupClass != "" && g.Class != string(in.LogGroupClass),
-			!strings.Contains(strings.ToLower(g.Name), strings.ToLower(wire.Value(in.LogGroupNamePattern))),
+			!strings.Contains(g.Name, wire.Value(in.LogGroupNamePattern)),
 			len(in.LogGroupIdentifiers) > 0 && !slices.ContainsFunc(in.LogGroupIdentifiers, func(id string) bool { return name(nil, &id) == g.Name }):
 			continue
 		}

@@ -148,6 +148,26 @@ func (t *Task) Advance(status string) bool {
 	return true
 }
 
+// End makes the task STOPPED: nothing of it is left anywhere. It reports
+// whether it was not before.
+func (t *Task) End(at time.Time) bool {
+	if !t.Advance(Stopped) {
+		return false
+	}
+	if t.StoppedAt.IsZero() {
+		t.StoppedAt = at
+	}
+	for i := range t.Containers {
+		t.Containers[i].LastStatus = Stopped
+	}
+	for i := range t.Attachments {
+		if t.Attachments[i].Status != "FAILED" {
+			t.Attachments[i].Status = "DELETED"
+		}
+	}
+	return true
+}
+
 // Past reports whether the task's last status is status or later.
 func (t *Task) Past(status string) bool { return statusOrder[t.LastStatus] >= statusOrder[status] }
 

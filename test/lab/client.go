@@ -115,18 +115,29 @@ func (i Identity) Exec(ctx context.Context, args ...string) (string, error) {
 var cliVersion = regexp.MustCompile(`aws-cli/([0-9]+)\.([0-9]+)`)
 
 // knowsEndpointURL looks at the CLI: the variable came with 1.29 and 2.13.
-var knowsEndpointURL = sync.OnceValues(func() (bool, error) {
+func knowsEndpointURL() (bool, error) {
+	major, minor, err := CLIVersion()
+	return major > 2 || major == 2 && minor >= 13 || major == 1 && minor >= 29, err
+}
+
+// CLIVersion is the version of this machine's aws CLI.
+func CLIVersion() (major, minor int, err error) {
+	v, err := askCLIVersion()
+	return v[0], v[1], err
+}
+
+var askCLIVersion = sync.OnceValues(func() (v [2]int, err error) {
 	out, err := exec.Command("aws", "--version").CombinedOutput()
 	if err != nil {
-		return false, fmt.Errorf("the aws CLI: %w: %s", err, out)
+		return v, fmt.Errorf("the aws CLI: %w: %s", err, out)
 	}
 	m := cliVersion.FindSubmatch(out)
 	if m == nil {
-		return false, fmt.Errorf("the aws CLI's version is %q", out)
+		return v, fmt.Errorf("the aws CLI's version is %q", out)
 	}
-	major, _ := strconv.Atoi(string(m[1]))
-	minor, _ := strconv.Atoi(string(m[2]))
-	return major > 2 || major == 2 && minor >= 13 || major == 1 && minor >= 29, nil
+	v[0], _ = strconv.Atoi(string(m[1]))
+	v[1], _ = strconv.Atoi(string(m[2]))
+	return v, nil
 })
 
 // HTTP opens pages. Every request has a connection of its own, because a test
@@ -164,3 +175,6 @@ func Until(ctx context.Context, f func(ctx context.Context) (done bool, err erro
 		}
 	}
 }
+
+// Impatience is how long an answer that must not come is waited for.
+const Impatience = 700 * time.Millisecond

@@ -1,70 +1,23 @@
 package lab
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"runtime"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/berth-run/berth/test/image"
 )
 
-// Image makes an OCI image that holds a program and nothing else. env are
-// variables of the image, "K=V"; images that differ in them have another digest.
-func Image(program string, env ...string) (v1.Image, error) {
-	file, err := os.ReadFile(program)
-	if err != nil {
-		return nil, err
-	}
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	for _, d := range []string{"etc/", "tmp/"} {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: 0o1777}); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "box", Mode: 0o755, Size: int64(len(file))}); err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(file); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil },
-		tarball.WithMediaType(types.OCILayer))
-	if err != nil {
-		return nil, err
-	}
-	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	img, err := mutate.AppendLayers(base, l)
-	if err != nil {
-		return nil, err
-	}
-	return mutate.ConfigFile(img, configured(img, env))
-}
-
-func configured(img v1.Image, env []string) *v1.ConfigFile {
-	f, err := img.ConfigFile()
-	if err != nil { // it was made above
-		f = &v1.ConfigFile{}
-	}
-	f = f.DeepCopy()
-	f.OS, f.Architecture = "linux", runtime.GOARCH
-	f.Config = v1.Config{Entrypoint: []string{"/box"}, Env: append([]string{"PATH=/"}, env...)}
-	return f
+// Box is an image of the program that the tests' containers run, with
+// variables "K=V"; images that differ in them have another digest.
+func Box(ctx context.Context, env ...string) (v1.Image, error) {
+	return image.Build(ctx, "github.com/berth-run/berth/test/programs/box", v1.Config{Env: append([]string{"PATH=/"}, env...)})
 }
 
 // RegistryHost is where docker would log in to push to the account's registry.

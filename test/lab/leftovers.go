@@ -404,3 +404,25 @@ func (inv Inventory) Diff(other Inventory) (more []string) {
 	add("agent", inv.Agent, other.Agent)
 	return more
 }
+
+// Inits are the process ids, on this machine, of a task's containers: of each
+// the first process, by the name of its cgroup.
+func (r *Region) Inits(task string) (map[string]int, error) {
+	out := map[string]int{}
+	err := eachProcess(func(pid int, _ []string) {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+		if err != nil {
+			return // gone
+		}
+		for line := range strings.Lines(string(b)) {
+			_, rest, ok := strings.Cut(strings.TrimSpace(line), "/berth/"+r.ShortID()+"/"+task+"/")
+			if !ok {
+				continue
+			}
+			if have, seen := out[rest]; !seen || pid < have {
+				out[rest] = pid
+			}
+		}
+	})
+	return out, err
+}

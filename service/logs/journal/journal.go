@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -47,6 +48,7 @@ type Journal struct {
 type stream struct {
 	mu     sync.Mutex
 	loaded bool
+	clean  bool  // nothing is behind size
 	size   int64 // of the file, without a torn end
 	info   Info
 }
@@ -150,9 +152,17 @@ func (j *Journal) Append(id string, events []Event) error {
 		return fmt.Errorf("append to stream %s: %w", id, err)
 	}
 	defer f.Close()
-	// WriteAt overwrites a torn end; what it leaves of it fails its checksum.
+	// What is left of a torn end must not lie behind the new records: it is of a
+	// client's making, and might read as one.
+	if !s.clean {
+		if err := f.Truncate(s.size); err != nil {
+			return fmt.Errorf("cut off the torn end of stream %s: %w", id, err)
+		}
+		s.clean = true
+	}
 	if _, err := f.WriteAt(b, s.size); err != nil {
-		return errors.Join(fmt.Errorf("append to stream %s: %w", id, err), f.Truncate(s.size))
+		s.clean = false // cut off by the next append
+		return fmt.Errorf("append to stream %s: %w", id, err)
 	}
 	s.size += int64(len(b))
 	for _, e := range events {
@@ -291,13 +301,26 @@ func (j *Journal) Read(id string, q Query) ([]Event, error) {
 	return out, nil
 }
 
+// List names every stream that has a file.
+func (j *Journal) List() ([]string, error) {
+	paths, err := filepath.Glob(filepath.Join(j.dir, "??", "*.log"))
+	if err != nil {
+		return nil, fmt.Errorf("list streams: %w", err)
+	}
+	ids := make([]string, len(paths))
+	for i, p := range paths {
+		ids[i] = strings.TrimSuffix(filepath.Base(p), ".log")
+	}
+	return ids, nil
+}
+
 // Remove forgets a stream and deletes its file.
 func (j *Journal) Remove(id string) error {
 	s := j.stream(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := os.Remove(j.path(id))
-	s.loaded, s.size, s.info = false, 0, Info{}
+	s.loaded, s.clean, s.size, s.info = false, false, 0, Info{}
 	j.mu.Lock()
 	delete(j.streams, id)
 	j.mu.Unlock()

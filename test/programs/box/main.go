@@ -59,9 +59,12 @@ func main() {
 			fmt.Println("asked to end")
 			os.Exit(0)
 		case "stubborn": // run until killed
-			signal.Ignore(syscall.SIGTERM)
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, syscall.SIGTERM)
 			fmt.Println("waiting")
-			select {}
+			for range c {
+				fmt.Println("asked to end, but no")
+			}
 		case "alloc": // so many MiB, all of them touched
 			alloc(number())
 		case "write":
@@ -80,10 +83,10 @@ func main() {
 		case "exists": // a health check
 			_, err := os.Stat(next())
 			check(err)
-		case "limit": // of open files
+		case "limit": // of open files; the runtime of Go has changed the soft one
 			var l syscall.Rlimit
 			check(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l))
-			fmt.Printf("nofile %d %d\n", l.Cur, l.Max)
+			fmt.Printf("nofile %d\n", l.Max)
 		case "space": // size and type of a file system
 			path := next()
 			var s syscall.Statfs_t

@@ -116,7 +116,7 @@ func lookup(ctx context.Context, name string) (string, error) {
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
 	var out []string
 	for _, a := range addrs {
-		out = append(out, a.String())
+		out = append(out, a.Unmap().String())
 	}
 	return strings.Join(out, " "), err
 }
