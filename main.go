@@ -23,8 +23,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr, cli.Roles{
-		Up: up, Down: down, Environment: askEnvironment, Status: status,
-		Server: serverRole, Node: nodeRole, Agent: agentRole, Containerd: containerdRole,
+		Up: settling("up", up), Down: down, Environment: askEnvironment, Status: status,
+		Server: settling("server", serverRole), Node: settling("node", nodeRole),
+		Agent: settling("agent", agentRole), Containerd: settling("containerd", containerdRole),
 	})
 	stop()
 	os.Exit(code)

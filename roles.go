@@ -27,6 +27,20 @@ func newLog(role string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("role", role)
 }
 
+// settling makes a role give back the memory that it does not need.
+func settling[O any](name string, role func(context.Context, O) error) func(context.Context, O) error {
+	return func(ctx context.Context, o O) error {
+		life, end := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			process.Settle(life, newLog(name))
+		}()
+		defer func() { end(); <-done }()
+		return role(ctx, o)
+	}
+}
+
 // region finds the region of a role.
 func region(dataDir string) (layout, settings, error) {
 	l, err := newLayout(dataDir)
@@ -102,6 +116,9 @@ func agentRole(ctx context.Context, o cli.RoleOptions) error {
 	n := l.nodeLayout()
 	a, err := node.LoadAgentSettings(n.AgentSettings())
 	if err != nil {
+		return err
+	}
+	if err := process.Notify(); err != nil {
 		return err
 	}
 	binary, err := os.Executable()

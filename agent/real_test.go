@@ -199,7 +199,7 @@ func TestRealRuntime(t *testing.T) {
 		began := time.Now()
 		r.say(conn, &acs.PayloadMessage{MessageID: id, ClusterArn: "arn:c", ContainerInstanceArn: "arn:i", Tasks: []acs.Task{{
 			Arn: "arn:aws:ecs:eu-west-1:1:task/c/" + id, Family: "f", Version: "1", DesiredStatus: "RUNNING", NetworkMode: "awsvpc", CPU: 0.25, Memory: 64,
-			ElasticNetworkInterfaces: []acs.ElasticNetworkInterface{{AttachmentArn: "arn:a", EC2ID: "eni-" + id}},
+			ElasticNetworkInterfaces: []acs.ElasticNetworkInterface{{AttachmentArn: "arn:a", EC2ID: "eni-" + id, IPv4Addresses: []acs.IPv4Address{{Primary: true, PrivateAddress: taskAddress}}}},
 			Containers: []acs.Container{{Name: "app", Image: "111122223333.dkr.ecr.eu-west-1.amazonaws.com/app:1", Essential: true, Command: command,
 				DockerConfig: &acs.DockerConfig{HostConfig: string(host)}}},
 		}}})

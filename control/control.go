@@ -172,7 +172,7 @@ func Run(ctx context.Context, db *store.DB, c Controller, clock Clock, log *slog
 				// What is running is not touched. The changes that led here do not come again, so
 				// another plan for everything is asked for, once there may be space.
 				log.Error("plan not applied", "err", err)
-
+				p.WakeAt(clock.Now().Add(retry))
 			case err != nil:
 				return fmt.Errorf("apply plan of %s: %w", c.Name, err)
 			case !ok:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -31,12 +32,12 @@ func (s *Server) serveACS(ctx context.Context, w http.ResponseWriter, r *http.Re
 	q := r.URL.Query()
 	arn := q.Get("containerInstanceArn")
 	if err := s.Authorize(r, "ecs:Poll", arn); err != nil {
-		refuse(w, err)
+		s.refused(w, arn, err)
 		return
 	}
 	ci, ok := state.ContainerInstances.Get(s.DB.Snapshot(), arn)
 	if !ok || ci.Status == "INACTIVE" {
-		refuse(w, wire.NewError(http.StatusBadRequest, acs.InactiveInstanceException, "The container instance is not active: "+arn))
+		s.refused(w, arn, wire.NewError(http.StatusBadRequest, acs.InactiveInstanceException, "The container instance is not active: "+arn))
 		return
 	}
 	c, err := accept(w, r)
@@ -65,16 +66,18 @@ func (s *Server) serveACS(ctx context.Context, w http.ResponseWriter, r *http.Re
 	}
 }
 
-// refuse answers an upgrade in the form agents understand.
-func refuse(w http.ResponseWriter, err error) {
-	code, status := acs.ServerException, http.StatusInternalServerError
-	var we wire.Error
-	if errors.As(err, &we) {
+// refused answers an upgrade in the form agents understand.
+func (s *Server) refused(w http.ResponseWriter, instance string, err error) {
+	s.Log.Warn("agent refused", "instance", instance, "err", err)
+	// What is wrong inside is not told.
+	code, status, message := acs.ServerException, http.StatusInternalServerError, "internal error"
+	if we, ok := errors.AsType[wire.Error](err); ok {
 		code, status = we.ErrorCode(), we.HTTPStatus()
+		message = strings.TrimPrefix(we.Error(), code+": ")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	w.Write(acs.EncodeException(code, err.Error()))
+	w.Write(acs.EncodeException(code, message))
 }
 
 // connected counts an instance's connections and writes whether it has any: an

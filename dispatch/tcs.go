@@ -21,7 +21,7 @@ import (
 func (s *Server) serveTCS(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	arn := r.URL.Query().Get("containerInstance")
 	if err := s.Authorize(r, "ecs:StartTelemetrySession", arn); err != nil {
-		refuse(w, err)
+		s.refused(w, arn, err)
 		return
 	}
 	c, err := accept(w, r)

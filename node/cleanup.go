@@ -62,6 +62,11 @@ func CleanUp(ctx context.Context, r Remains) error {
 		// All regions share the parent; it goes with the last of them.
 		_ = unix.Rmdir(filepath.Dir(g))
 	}
+	// A shim that was killed before it had written where its runtime keeps what is cleaned up after by
+	// the runtime's default, which makes this folder.
+	for _, dir := range []string{"/run/containerd/runc/berth-" + r.ShortID, "/run/containerd/runc", "/run/containerd/s", "/run/containerd"} {
+		_ = unix.Rmdir(dir) // only if it is empty, so only if it is nobody else's
+	}
 	errs = append(errs, os.RemoveAll(r.RunDir))
 	return errors.Join(errs...)
 }

@@ -42,11 +42,18 @@ type Spec struct {
 // which a child says that it is ready.
 const ReadyVariable = "BERTH_READY_FD"
 
-// maxLog is the size at which a log is set aside when its process is started
-// or has written for a while.
+// maxLog is the size at which a log is set aside: when its process is started,
+// and while it runs.
 const maxLog = 16 << 20
 
+// logEvery is how often the log of a running process is measured.
+const logEvery = time.Minute
+
 // Notify tells the supervisor, if there is one, that this process serves.
+//
+// A supervisor that died meanwhile may not have come to write the pid file, so
+// the next one would not find this process and would start another beside it.
+// Then this one asks itself to end, as a supervisor would have.
 func Notify() error {
 	v := os.Getenv(ReadyVariable)
 	if v == "" {
@@ -60,6 +67,9 @@ func Notify() error {
 	f := os.NewFile(uintptr(fd), "ready")
 	defer f.Close()
 	_, err = f.WriteString("ready\n")
+	if errors.Is(err, syscall.EPIPE) {
+		return errors.Join(errors.New("the supervisor has died"), syscall.Kill(os.Getpid(), syscall.SIGTERM))
+	}
 	return err
 }
 
@@ -131,16 +141,19 @@ func run(ctx context.Context, s Spec, restarts int, log *slog.Logger) error {
 	}()
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
-	select {
-	case err = <-ended:
-	case <-ctx.Done():
-		_ = c.Process.Signal(syscall.SIGTERM)
+	look := time.NewTicker(logEvery)
+	defer look.Stop()
+	for over := false; !over; {
 		select {
 		case err = <-ended:
-		case <-time.After(s.Grace):
-			log.Warn("process does not end, killed", "pid", c.Process.Pid)
-			_ = c.Process.Kill()
-			err = <-ended
+			over = true
+		case <-ctx.Done():
+			over = true
+			err = end(c, ended, s.Grace, log)
+		case <-look.C:
+			if err := cutLog(out, maxLog); err != nil {
+				log.Error("log cannot be set aside", "err", err)
+			}
 		}
 	}
 	// Whoever inherited the pipe may hold it open; nothing more is expected on it.
@@ -151,6 +164,50 @@ func run(ctx context.Context, s Spec, restarts int, log *slog.Logger) error {
 		err = errors.New("exit status 0")
 	}
 	return err
+}
+
+// end asks the child to end, and kills it if it does not.
+func end(c *exec.Cmd, ended <-chan error, grace time.Duration, log *slog.Logger) error {
+	_ = c.Process.Signal(syscall.SIGTERM)
+	limit := time.NewTimer(grace)
+	defer limit.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-limit.C:
+	}
+	log.Warn("process does not end, killed", "pid", c.Process.Pid)
+	_ = c.Process.Kill()
+	return <-ended
+}
+
+// cutLog sets aside what is in a log that has grown beyond max, and empties
+// it. The process goes on writing to the same file, at its end, so what it
+// writes in between is lost; that is a line, once in a while.
+func cutLog(out *os.File, max int64) error {
+	st, err := out.Stat()
+	if err != nil || st.Size() <= max {
+		return err
+	}
+	in, err := os.Open(out.Name())
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	old := out.Name() + ".1"
+	aside, err := os.OpenFile(old+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(aside, in)
+	if err = errors.Join(err, aside.Close()); err == nil {
+		err = os.Rename(old+".new", old)
+	}
+	if err != nil {
+		// A full disk, most likely. The log must not fill it further.
+		err = errors.Join(err, os.Remove(old+".new"))
+	}
+	return errors.Join(err, out.Truncate(0))
 }
 
 func openLog(path string) (*os.File, error) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -44,6 +45,8 @@ type Config struct {
 	Handlers map[string]http.Handler
 	Log      *slog.Logger     // nil: nothing is logged
 	Clock    func() time.Time // nil: time.Now
+	// BodyTime is how long a client may take to send a request's body. 0: a minute.
+	BodyTime time.Duration
 }
 
 // A Door answers all requests to a region.
@@ -74,6 +77,9 @@ func New(cfg Config) (*Door, error) {
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
+	}
+	if cfg.BodyTime == 0 {
+		cfg.BodyTime = bodyTime
 	}
 	d := &Door{cfg: cfg, services: map[*wire.Service]*Registration{}}
 	d.cfg.Services = append([]Registration(nil), cfg.Services...)
@@ -106,7 +112,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	now := time.Now()
 	// Not every ResponseWriter has deadlines; those of the listener do.
-	_ = control.SetReadDeadline(now.Add(bodyTime))
+	_ = control.SetReadDeadline(now.Add(d.cfg.BodyTime))
 	_ = control.SetWriteDeadline(now.Add(answerTime))
 	if r.URL.Path == HealthPath {
 		w.Header().Set("Content-Type", "application/json")
@@ -138,7 +144,7 @@ type exchange struct {
 
 func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{id: newRequestID(), start: time.Now()}
-	body, err := wire.ReadBody(r)
+	body, err := readBody(r)
 	var routeErr error
 	x.call, routeErr = d.router.Route(r, body)
 	var out any
@@ -155,6 +161,19 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 		encodeErr = x.call.EncodeError(w, x.id, err)
 	}
 	d.log(r.Context(), x, err, encodeErr)
+}
+
+// readBody reads a request's body. A client that does not send what it
+// announced is at fault itself.
+func readBody(r *http.Request) ([]byte, error) {
+	body, err := wire.ReadBody(r)
+	if _, told := errors.AsType[wire.Error](err); err == nil || told {
+		return body, err
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, wire.NewError(http.StatusRequestTimeout, "RequestTimeout", "Your socket connection to the server was not read from or written to within the timeout period.")
+	}
+	return nil, wire.NewError(http.StatusBadRequest, "IncompleteBody", "The request body ended before the number of bytes that its header announces.")
 }
 
 // answer does what the request asks, if its caller may. A panic of a handler

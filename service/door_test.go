@@ -100,7 +100,7 @@ func start(t testing.TB, handlers map[string]http.Handler) *testRegion {
 	stsAPI := sts.New(sts.Config{DB: r.db, Sessions: r.sessions, Authorizer: authorizer, Clock: clock})
 	r.door, err = service.New(service.Config{DB: r.db, Region: region, Authorizer: authorizer,
 		Verifier: &auth.Verifier{Sessions: r.sessions, Region: region, Clock: clock},
-		Log:      slog.New(slog.NewJSONHandler(r.log, nil)), Handlers: handlers,
+		Log:      slog.New(slog.NewJSONHandler(r.log, nil)), Handlers: handlers, BodyTime: bodyTime,
 		Services: []service.Registration{
 			{Service: awsiam.NewService(iamAPI), Authorize: iamAPI.Authorize()},
 			{Service: awssts.NewService(stsAPI), Authorize: stsAPI.Authorize()},

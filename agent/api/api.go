@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/berth-run/berth/agent/dial"
 	"github.com/berth-run/berth/auth/sigv4"
 	"github.com/berth-run/berth/aws/ecr"
 	"github.com/berth-run/berth/aws/ecs"
@@ -60,7 +61,7 @@ func New(endpoint, region string) (*Client, error) {
 	return &Client{endpoint: u, region: region, http: &http.Client{
 		Timeout: time.Minute,
 		Transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+			DialContext:         dial.Context(&net.Dialer{Timeout: 5 * time.Second}),
 			MaxIdleConnsPerHost: 4,
 			IdleConnTimeout:     30 * time.Second,
 			ReadBufferSize:      2 << 10,

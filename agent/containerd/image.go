@@ -29,6 +29,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/berth-run/berth/agent/dial"
 	"github.com/berth-run/berth/agent/runtime"
 )
 
@@ -490,7 +491,7 @@ func (t *transports) client(src runtime.Source) (*http.Client, error) {
 	if src.Address != "" {
 		tr.Proxy = nil
 		tr.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, src.Address)
+			return dial.Context(dialer)(ctx, network, src.Address)
 		}
 	}
 	if len(src.RootCAs) > 0 {

@@ -39,17 +39,25 @@ type Gateway struct {
 	listener net.Listener
 	target   string
 	log      *slog.Logger
+	room     chan struct{}
 	ctx      context.Context
 	cancel   context.CancelFunc
 	all      sync.WaitGroup
 }
+
+// connections is how many a task may have at once: each takes two of the
+// agent's descriptors, which are for all tasks. More wait for their turn.
+const connections = 256
+
+// pause is how long a listener rests that cannot accept for want of descriptors.
+const pause = 50 * time.Millisecond
 
 // dialTime is how long the API may take to accept.
 const dialTime = 10 * time.Second
 
 // Serve hands the connections of l to target, a host and port.
 func Serve(l net.Listener, target string, log *slog.Logger) *Gateway {
-	g := &Gateway{listener: l, target: target, log: log}
+	g := &Gateway{listener: l, target: target, log: log, room: make(chan struct{}, connections)}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.all.Go(g.accept)
 	return g
@@ -65,14 +73,29 @@ func (g *Gateway) Close() error {
 
 func (g *Gateway) accept() {
 	for {
-		c, err := g.listener.Accept()
-		if err != nil {
-			if g.ctx.Err() == nil {
-				g.log.Error("gateway", "err", err)
-			}
+		select {
+		case g.room <- struct{}{}:
+		case <-g.ctx.Done():
 			return
 		}
-		g.all.Go(func() { g.pass(c) })
+		c, err := g.listener.Accept()
+		if err != nil {
+			<-g.room
+			if errors.Is(err, net.ErrClosed) || g.ctx.Err() != nil {
+				return
+			}
+			g.log.Error("gateway", "err", err)
+			select {
+			case <-time.After(pause):
+			case <-g.ctx.Done():
+				return
+			}
+			continue
+		}
+		g.all.Go(func() {
+			defer func() { <-g.room }()
+			g.pass(c)
+		})
 	}
 }
 

@@ -44,6 +44,10 @@ type Store struct {
 	log      *slog.Logger
 	ecrHost  *regexp.Regexp
 
+	// getting is read-locked while an image is got: one that is found to be
+	// here must not be cleaned away before it is known to be needed.
+	getting sync.RWMutex
+
 	mu     sync.Mutex
 	tokens map[tokenKey]token
 	used   map[string]time.Time // by digest
@@ -91,6 +95,8 @@ func (s *Store) Pull(ctx context.Context, t *engine.Task, c *engine.Container) (
 		}
 		return runtime.Image{}, &engine.TaskError{Reason: "ResourceInitializationError: unable to pull secrets or registry auth: " + err.Error()}
 	}
+	s.getting.RLock()
+	defer s.getting.RUnlock()
 	img, err := s.pull(ctx, src)
 	if err != nil {
 		return runtime.Image{}, &engine.ContainerError{Name: "CannotPullContainerError", Err: err}
@@ -282,14 +288,21 @@ func (s *Store) Run(ctx context.Context, inUse func() map[string]bool) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			if err := s.clean(ctx, now, inUse()); err != nil && ctx.Err() == nil {
+			if err := s.clean(ctx, now, inUse); err != nil && ctx.Err() == nil {
 				s.log.Error("cannot clean up images", "error", err)
 			}
 		}
 	}
 }
 
-func (s *Store) clean(ctx context.Context, now time.Time, inUse map[string]bool) error {
+// clean removes some of the images that may go. Pulls do not wait for it to
+// get its turn: while there is one, nothing is removed.
+func (s *Store) clean(ctx context.Context, now time.Time, inUse func() map[string]bool) error {
+	if !s.getting.TryLock() {
+		return nil
+	}
+	defer s.getting.Unlock()
+	needed := inUse()
 	all, err := s.rt.Images(ctx)
 	if err != nil {
 		return err
@@ -302,7 +315,7 @@ func (s *Store) clean(ctx context.Context, now time.Time, inUse map[string]bool)
 		return i.Pulled
 	}
 	candidates := slices.DeleteFunc(all, func(i runtime.Image) bool {
-		return inUse[i.Digest] || now.Sub(last(i)) < cleanAge
+		return needed[i.Digest] || now.Sub(last(i)) < cleanAge
 	})
 	slices.SortFunc(candidates, func(a, b runtime.Image) int { return last(a).Compare(last(b)) })
 	s.mu.Unlock()

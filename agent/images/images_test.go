@@ -208,3 +208,36 @@ func TestClean(t *testing.T) {
 		<-done
 	})
 }
+
+// An image that a pull has found to be here is not taken from under it.
+func TestCleanWaitsForPulls(t *testing.T) {
+	s, rt := store(t)
+	rt.AddImage("docker.io/library/x:latest", runtime.Image{Digest: "sha256:1"})
+	unused := func() map[string]bool { return nil }
+	later := time.Now().Add(24 * time.Hour)
+	left := func() int {
+		all, err := rt.Images(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	task, ctr := newTask(t, "x", nil)
+	pull := func() {
+		t.Helper()
+		if _, err := s.Pull(t.Context(), task, ctr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull()
+	rt.resolve = func() error {
+		if err := s.clean(t.Context(), later, unused); err != nil || left() != 1 {
+			t.Errorf("%d images are left during a pull, %v", left(), err)
+		}
+		return nil
+	}
+	pull()
+	if err := s.clean(t.Context(), later, unused); err != nil || left() != 0 {
+		t.Errorf("%d images are left after it, %v", left(), err)
+	}
+}

@@ -71,7 +71,7 @@ func (s *Server) Serve(task string, l net.Listener) io.Closer {
 		ErrorLog:       slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	c := &closer{srv: srv}
-	c.wg.Go(func() { _ = srv.Serve(l) }) // ends with ErrServerClosed or with its listener
+	c.wg.Go(func() { _ = srv.Serve(bound(l, maxConnections)) }) // ends with ErrServerClosed or with its listener
 	return c
 }
 

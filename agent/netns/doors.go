@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // Doors are addresses in VPCs that many tasks connect to, each of which finds
@@ -31,16 +32,22 @@ type door struct {
 	served  sync.WaitGroup
 }
 
+// pause is how long a door rests that cannot accept, as net/http's servers do.
+const pause = 50 * time.Millisecond
+
 // backlog is how many connections wait for a task's listener to accept them.
 const backlog = 64
 
-// Listen returns the listener of one client at address in the namespace at
-// path. A client has one at most.
+// Listen returns the listener of one client at address in the namespace that
+// the link at path points to. A client has one at most.
 func (d *Doors) Listen(ctx context.Context, path, address string, client netip.Addr) (net.Listener, error) {
 	// Markers point to the namespace: who share it share the door.
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
+	if to, err := os.Readlink(path); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	} else if filepath.IsAbs(to) {
+		path = to
+	} else {
+		path = filepath.Join(filepath.Dir(path), to)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,8 +110,13 @@ func (d *Doors) leave(key doorKey, o *door, client netip.Addr) {
 func (o *door) accept() {
 	for {
 		c, err := o.l.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return // closed behind the last client
+		}
+		if err != nil {
+			// For want of descriptors, most likely; the connection stays in the kernel's queue.
+			time.Sleep(pause)
+			continue
 		}
 		o.mu.Lock()
 		var b *behind

@@ -134,11 +134,11 @@ func (r *region) stop(ctx context.Context, tasks []ecs.Task) error {
 
 // ask is how often the state of tasks is asked for, as seldom as the machine's
 // two cores deserve and as often as the result shall be exact.
-const ask = 3 * time.Millisecond
+const ask = 8 * time.Millisecond
 
 // until asks for tasks until all have the status.
 func (r *region) until(ctx context.Context, arns []string, status string) ([]ecs.Task, error) {
-	tick := time.NewTicker(ask * time.Duration(len(arns)))
+	tick := time.NewTicker(min(ask*time.Duration(len(arns)), 10*ask))
 	defer tick.Stop()
 	var done []ecs.Task
 	for {

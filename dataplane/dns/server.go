@@ -17,6 +17,10 @@ import (
 // amazonDNS is the second address of every VPC's resolver.
 const amazonDNS = "169.254.169.253"
 
+// maxForwards is how many questions of one VPC may be with an upstream at once. More are refused: a task that asks
+// faster than upstreams answer must not fill the memory that all VPCs share.
+const maxForwards = 256
+
 // Options is what a Server needs of its surroundings.
 type Options struct {
 	// Listen and ListenPacket open sockets inside a VPC. Required.
@@ -68,6 +72,8 @@ type resolver struct {
 	names   atomic.Pointer[names]
 	servers []*dns.Server
 	serving sync.WaitGroup
+	// forwards has a place for each question that is with an upstream.
+	forwards chan struct{}
 	// lifetime ends when the resolver closes, and with it the questions that are still with an upstream.
 	lifetime context.Context
 	end      context.CancelFunc
@@ -136,7 +142,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) open(v VPC, n *names) (*resolver, error) {
-	r := &resolver{address: v.Resolver}
+	r := &resolver{address: v.Resolver, forwards: make(chan struct{}, maxForwards)}
 	r.names.Store(n)
 	r.lifetime, r.end = context.WithCancel(context.Background())
 	for _, host := range []string{v.Resolver.String(), amazonDNS} {
@@ -184,15 +190,26 @@ func (r *resolver) close() {
 	r.serving.Wait()
 }
 
+// forward asks the upstreams, unless too many questions are there already.
+func (r *resolver) forward(n *names, q *dns.Msg, tcp bool) *dns.Msg {
+	select {
+	case r.forwards <- struct{}{}:
+		defer func() { <-r.forwards }()
+	default:
+		return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
+	}
+	ctx, cancel := context.WithTimeout(r.lifetime, 8*time.Second)
+	defer cancel()
+	return n.forward(ctx, q, tcp)
+}
+
 // ServeDNS implements dns.Handler.
 func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	_, tcp := w.RemoteAddr().(*net.TCPAddr)
 	n := r.names.Load()
 	reply := n.answer(q)
 	if reply == nil {
-		ctx, cancel := context.WithTimeout(r.lifetime, 8*time.Second)
-		reply = n.forward(ctx, q, tcp)
-		cancel()
+		reply = r.forward(n, q, tcp)
 	}
 	if !tcp {
 		size := dns.MinMsgSize

@@ -199,6 +199,32 @@ func TestSetReplaces(t *testing.T) {
 	}
 }
 
+// A flood of questions is refused, not collected; what the server knows itself
+// is answered all the same.
+func TestForwardsAreBounded(t *testing.T) {
+	upstream, err := net.ListenPacket("udp4", "127.0.0.1:0") // never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer upstream.Close()
+	var n network
+	s := New(n.options(upstream.LocalAddr().String()))
+	defer s.Close()
+	if err := s.Set(t.Context(), config()); err != nil {
+		t.Fatal(err)
+	}
+	busy := s.resolvers["vpc-a"].forwards
+	for range cap(busy) {
+		busy <- struct{}{}
+	}
+	if reply := n.ask(t, "vpc-a", "udp", "10.0.0.2", "example.com", dns.TypeA); reply.Rcode != dns.RcodeServerFailure {
+		t.Errorf("one too many: %v", reply)
+	}
+	if reply := n.ask(t, "vpc-a", "udp", "10.0.0.2", "ip-10-0-0-5.ec2.internal", dns.TypeA); len(reply.Answer) != 1 {
+		t.Errorf("own name: %v", reply)
+	}
+}
+
 func TestResolvConf(t *testing.T) {
 	if got, want := ResolvConf("eu-west-1", addr("10.0.0.2")), "search eu-west-1.compute.internal\nnameserver 10.0.0.2\n"; got != want {
 		t.Errorf("%q, want %q", got, want)

@@ -396,8 +396,10 @@ func ports(p api.IpPermission) (r state.SecurityGroupRule, err error) {
 		if r.From == -1 && r.To == -1 {
 			r.From, r.To = 0, 65535
 		}
-		if r.From < 0 || r.To > 65535 {
-			return r, bad("InvalidParameterValue", "TCP/UDP port (%d) out of range", max(-r.From, r.To))
+		for _, port := range []int{r.From, r.To} {
+			if port < 0 || port > 65535 {
+				return r, bad("InvalidParameterValue", "TCP/UDP port (%d) out of range", port)
+			}
 		}
 		if r.From > r.To {
 			return r, bad("InvalidParameterValue", "Invalid TCP/UDP port range (%d:%d)", r.From, r.To)

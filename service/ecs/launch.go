@@ -36,6 +36,9 @@ func runnable(td *state.TaskDefinition) error {
 	if val(d.EnableFaultInjection) {
 		return no("enableFaultInjection")
 	}
+	if d.PidMode != "" {
+		return no("pidMode")
+	}
 	for _, v := range d.Volumes {
 		switch {
 		case v.EfsVolumeConfiguration != nil:

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,6 +128,7 @@ func newWorld(ctx context.Context, o lab.Options) (*world, error) {
 		}
 	}
 	w.open, w.role, w.exec = *group.GroupId, *role.Role.Arn, *exec.Role.Arn
+	slices.SortFunc(subnets.Subnets, func(a, b ec2.Subnet) int { return strings.Compare(*a.AvailabilityZone, *b.AvailabilityZone) })
 	for _, s := range subnets.Subnets {
 		w.subnets, w.vpc = append(w.subnets, *s.SubnetId), *s.VpcId
 	}

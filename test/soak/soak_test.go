@@ -329,9 +329,8 @@ func (r *run) round(n int) {
 	for _, k := range plan {
 		killers.Go(func() { k.strike(r) })
 	}
-	var started []string
 	for range starts {
-		started = append(started, r.start(fmt.Sprintf("round-%d", n)))
+		r.start(fmt.Sprintf("round-%d", n))
 		if len(stops) > 0 {
 			r.stop(stops[0])
 			stops = stops[1:]
@@ -373,7 +372,6 @@ func (r *run) round(n int) {
 	if got := r.list(""); !slices.Equal(got, want) {
 		r.t.Errorf("round %d (%v): %d tasks run, want %d:\n%s\nwant:\n%s", n, plan, len(got), len(want), strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	_ = started
 }
 
 // kill is one process to be killed, so long after the round began.
