@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -185,15 +186,24 @@ func detach(ctx context.Context, l layout, s settings, o cli.UpOptions) error {
 		<-ended
 		return ctx.Err()
 	}
-	return fmt.Errorf("the region did not start: %w: %s", errors.Join(err), lastLine(path))
+	if err == nil {
+		err = errors.New("it ended by itself")
+	}
+	return fmt.Errorf("the region did not start: %w: %s", err, lastWords(path))
 }
 
-func lastLine(path string) string {
+// lastWords are what a supervisor said last: its error with its hints, or a line of its log.
+func lastWords(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	for i, l := range slices.Backward(lines) {
+		if words, ok := strings.CutPrefix(l, "berth: "); ok {
+			return strings.Join(append([]string{words}, lines[i+1:]...), "\n")
+		}
+	}
 	return lines[len(lines)-1]
 }
 

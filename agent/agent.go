@@ -95,8 +95,19 @@ func Run(ctx context.Context, cfg Config) error {
 	eng := engine.New(engine.Config{
 		Runtime: cfg.Runtime, Images: pulls, Credentials: creds,
 		Logs: &logs.Manager{API: client, Instance: self, Credentials: creds, Dir: filepath.Join(cfg.DataDir, "logs"), Log: cfg.Log},
+		Enter: func(ctx context.Context, eni string) (string, error) {
+			path, err := namespace(cfg.NetnsDir, eni)
+			if err != nil {
+				return "", err
+			}
+			return path, await(ctx, netns.AwaitNamespace, path)
+		},
 		Attach: func(ctx context.Context, eni string) (string, error) {
-			return attach(ctx, cfg.NetnsDir, eni)
+			path, err := namespace(cfg.NetnsDir, eni)
+			if err != nil {
+				return "", err
+			}
+			return path, await(ctx, netns.Await, readyMarker(cfg.NetnsDir, eni))
 		},
 		Serve: func(ctx context.Context, task string, eni *acs.ElasticNetworkInterface) (io.Closer, error) {
 			client, err := netip.ParseAddr(eni.PrimaryIPv4())
@@ -175,19 +186,21 @@ func (cs closers) Close() error {
 // the interface's VPC.
 func readyMarker(dir, eni string) string { return filepath.Join(dir, eni+".ready") }
 
-// attach waits until the data plane says that an interface works.
-func attach(ctx context.Context, dir, eni string) (string, error) {
+// namespace is where the data plane mounts the namespace of an interface.
+func namespace(dir, eni string) (string, error) {
 	path := filepath.Join(dir, eni)
 	if !filepath.IsLocal(eni) || filepath.Base(path) != eni {
 		return "", fmt.Errorf("%q is not an interface's id", eni)
 	}
+	return path, nil
+}
+
+// await waits for what the data plane makes of an interface.
+func await(ctx context.Context, made func(context.Context, string) error, path string) error {
 	timeout := &engine.TaskError{Reason: "Timeout waiting for network interface provisioning to complete."}
 	ctx, cancel := context.WithTimeoutCause(ctx, interfaceWait, timeout)
 	defer cancel()
-	if err := netns.Await(ctx, readyMarker(dir, eni)); err != nil {
-		return "", err
-	}
-	return path, nil
+	return made(ctx, path)
 }
 
 // running lists the containers whose counters are worth reading.

@@ -108,6 +108,9 @@ func (t *Task) Apply(o Outcome) bool {
 
 func (t *Task) applyTask(o Outcome) bool {
 	switch o.Op {
+	case Enter:
+		t.entering = false
+		t.Namespace = o.Err == nil
 	case Attach:
 		t.awaiting = false
 		t.Network = o.Err == nil
@@ -117,7 +120,7 @@ func (t *Task) applyTask(o Outcome) bool {
 	case Settle:
 		t.busy = ""
 		t.Settled = true
-		t.Network = false
+		t.Network, t.Namespace = false, false
 	case Remove:
 		t.busy = ""
 		return false

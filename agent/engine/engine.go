@@ -25,6 +25,9 @@ type Config struct {
 	Images      Images             // required
 	Logs        Logs               // required
 	Credentials *credentials.Store // required
+	// Enter waits for the network namespace of a task's interface and answers
+	// its path. The interface may not work yet. Required.
+	Enter func(ctx context.Context, eni string) (netns string, err error)
 	// Attach waits for a task's interface and answers the path of its network
 	// namespace; for tasks without one it is not called. Required.
 	Attach func(ctx context.Context, eni string) (netns string, err error)

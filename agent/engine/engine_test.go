@@ -61,6 +61,7 @@ func (l *lab) start() {
 	l.creds = &credentials.Store{}
 	l.engine = New(Config{
 		Runtime: l.rt, Images: l, Logs: l, Credentials: l.creds, Region: "eu-west-1", DataDir: l.dir,
+		Enter:  func(ctx context.Context, eni string) (string, error) { return "/netns/" + eni, nil },
 		Attach: func(ctx context.Context, eni string) (string, error) { return "/netns/" + eni, l.attach(ctx) },
 		Serve: func(context.Context, string, *acs.ElasticNetworkInterface) (io.Closer, error) {
 			l.count(1)

@@ -12,7 +12,8 @@ import (
 // taken from the runtime; what the runtime has lost has stopped.
 func (t *Task) Adopt(found map[string]runtime.Container, now time.Time) {
 	// The sockets and readers of the last agent are gone.
-	t.Network, t.Prepared, t.busy, t.awaiting = false, false, "", false
+	t.Network, t.Namespace, t.Prepared = false, false, false
+	t.busy, t.awaiting, t.entering = "", false, false
 	for _, c := range t.Containers {
 		c.busy, c.down, c.probing, c.early = "", false, false, nil
 		if c.Phase == Stopped {

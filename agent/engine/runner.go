@@ -52,6 +52,7 @@ type runner struct {
 	endpoint  io.Closer
 	logMu     sync.Mutex
 	logs      map[string]Log
+	probes    sync.WaitGroup
 	reporting bool // guarded by mu
 	sum       uint64
 	gone      bool // nothing is left of the task
@@ -108,6 +109,7 @@ func (r *runner) run(ctx context.Context) {
 	// work is what a stopping task has no use for any more.
 	work, cancelWork := context.WithCancel(ctx)
 	defer r.leave()
+	defer r.probes.Wait()
 	defer wg.Wait()
 	defer cancelWork()
 	timer := time.NewTimer(0)
@@ -301,6 +303,8 @@ func (r *runner) perform(ctx, work context.Context, a Action) Outcome {
 				work = ctx
 			}
 			return Outcome{Err: r.prepare(work, t)}
+		case Enter:
+			return Outcome{Err: r.enter(work, t)}
 		case Attach:
 			return Outcome{Err: r.attach(work, t)}
 		case Settle:
@@ -400,6 +404,17 @@ func (r *runner) copyLog(ctx context.Context, c *Container) {
 		return
 	}
 	l.Copy(out)
+}
+
+// enter waits for the namespace that the task's containers are made in.
+func (r *runner) enter(ctx context.Context, t *Task) error {
+	eni := t.Interface()
+	path, err := r.e.cfg.Enter(ctx, eni.EC2ID)
+	if err != nil {
+		return taskError(ctx, "ResourceInitializationError: cannot attach network interface "+eni.EC2ID, err)
+	}
+	r.setNetns(path)
+	return nil
 }
 
 // attach waits for the task's interface and serves the metadata endpoint to it.
@@ -535,23 +550,31 @@ func (r *runner) kill(ctx context.Context, c *Container, sig syscall.Signal) err
 	return err
 }
 
-// probe runs the health check once.
+// probe runs the health check once. One that exceeds its time has failed then
+// and there: to be rid of its process can take longer, as when it leaves others
+// behind that hold its output.
 func (r *runner) probe(ctx context.Context, c *Container) Outcome {
 	h := c.healthcheck()
 	args := h.Test[1:]
 	if h.Test[0] == "CMD-SHELL" {
 		args = append([]string{"/bin/sh", "-c"}, args...)
 	}
-	pctx, cancel := context.WithTimeout(ctx, h.Timeout)
-	defer cancel()
-	res, err := r.e.cfg.Runtime.Exec(pctx, c.RuntimeID, runtime.Exec{Args: args})
-	switch {
-	case ctx.Err() != nil:
-		err = ctx.Err()
-	case pctx.Err() != nil:
-		err = pctx.Err()
+	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
+	done := make(chan Outcome, 1)
+	r.probes.Go(func() {
+		defer cancel()
+		res, err := r.e.cfg.Runtime.Exec(ctx, c.RuntimeID, runtime.Exec{Args: args})
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		done <- Outcome{Probe: &res, Err: err}
+	})
+	select {
+	case o := <-done:
+		return o
+	case <-ctx.Done():
+		return Outcome{Probe: &runtime.ExecResult{}, Err: ctx.Err()}
 	}
-	return Outcome{Probe: &res, Err: err}
 }
 
 // stopSignal is what asks a container to end.

@@ -12,6 +12,7 @@ type Op string
 // What Step can ask for.
 const (
 	Prepare Op = "prepare" // make the task's cgroup, volumes and log streams
+	Enter   Op = "enter"   // wait for the network namespace
 	Attach  Op = "attach"  // wait for the network interface, serve the metadata endpoint
 	Settle  Op = "settle"  // leave the network namespace, deliver the logs
 	Remove  Op = "remove"  // leave nothing of the task
@@ -57,11 +58,27 @@ func (t *Task) Step(now time.Time) (do []Action, wake time.Time) {
 		t.awaiting = true
 		do = append(do, Action{Op: Attach})
 	}
+	if t.Desired == Running && t.Interface() != nil && !t.Network && !t.Namespace && !t.entering {
+		t.entering = true
+		do = append(do, Action{Op: Enter})
+	}
 
 	// A container that stops can decide about its dependants and about the
 	// task, so go round until nothing was decided any more.
 	for decided := true; decided; {
 		decided = false
+		if t.Desired == Running {
+			// First, so that nothing is begun in a task that has to stop for it.
+			for _, c := range t.Containers {
+				decided = t.giveUp(c, now) || decided
+			}
+			if t.mustStop() {
+				t.Desired = Stopped
+			}
+			if decided {
+				continue
+			}
+		}
 		for _, c := range t.Containers {
 			var ops []Op
 			var due time.Time
@@ -81,9 +98,6 @@ func (t *Task) Step(now time.Time) (do []Action, wake time.Time) {
 				decided = true
 			}
 		}
-		if t.Desired == Running && t.mustStop() {
-			t.Desired, decided = Stopped, true
-		}
 	}
 
 	switch {
@@ -97,7 +111,7 @@ func (t *Task) Step(now time.Time) (do []Action, wake time.Time) {
 		if t.StoppedAt.IsZero() {
 			t.StoppedAt = now
 		}
-		if !t.Settled && t.busy == "" && !t.awaiting {
+		if !t.Settled && t.busy == "" && !t.awaiting && !t.entering {
 			t.busy = Settle
 			do = append(do, Action{Op: Settle})
 		}
@@ -145,6 +159,21 @@ func (t *Task) noteRan(now time.Time) {
 	t.RunningAt = now
 }
 
+// giveUp ends a container that can never start, because of what it depends on.
+func (t *Task) giveUp(c *Container, now time.Time) bool {
+	if c.Phase >= Running || c.busy != "" {
+		return false
+	}
+	v := t.dependencies(c, now)
+	if v.never == "" {
+		return false
+	}
+	c.Phase, c.FinishedAt = Stopped, now
+	c.ExitCode, c.Reason = new(exitDependency), "CannotStartContainerError: "+v.never
+	t.essentialStopped(c, now)
+	return true
+}
+
 // advance takes a container a step further towards running, or keeps it there.
 func (t *Task) advance(c *Container, now time.Time) (ops []Op, wake time.Time) {
 	begin := func(op Op) { c.busy, ops = op, append(ops, op) }
@@ -160,12 +189,6 @@ func (t *Task) advance(c *Container, now time.Time) (ops []Op, wake time.Time) {
 	}
 	v := t.dependencies(c, now)
 	wake = v.wake
-	if v.never != "" && c.busy == "" {
-		c.Phase, c.FinishedAt = Stopped, now
-		c.ExitCode, c.Reason = new(exitDependency), "CannotStartContainerError: "+v.never
-		t.essentialStopped(c, now)
-		return nil, time.Time{}
-	}
 	switch {
 	case c.busy != "":
 	case c.Phase == None:
@@ -173,9 +196,10 @@ func (t *Task) advance(c *Container, now time.Time) (ops []Op, wake time.Time) {
 			t.PullStartedAt = now
 		}
 		begin(Pull)
-	case c.Phase == Pulled && t.Prepared && t.Network && t.volumesReady(c):
+	case c.Phase == Pulled && t.Prepared && (t.Network || t.Namespace) && t.volumesReady(c):
+		// A container is made while its network still is: nothing of it runs yet.
 		begin(Create)
-	case c.Phase == Created && v.ok:
+	case c.Phase == Created && t.Network && v.ok:
 		begin(Start)
 	}
 	return ops, wake

@@ -75,9 +75,12 @@ func (w *world) check(a Action) {
 		if w.task.Desired == Stopped {
 			w.Fatalf("%s starts in a task that is to stop", a.Container)
 		}
+		if !w.task.Network {
+			w.Fatalf("%s starts before the task's network is there", a.Container)
+		}
 	case Create:
-		if !w.task.Prepared || !w.task.Network {
-			w.Fatalf("%s is created before the task's network is there", a.Container)
+		if !w.task.Prepared || !w.task.Network && !w.task.Namespace {
+			w.Fatalf("%s is created before the task's namespace is there", a.Container)
 		}
 	case Term, Kill:
 		if w.task.Desired != Stopped {
@@ -105,7 +108,7 @@ func (w *world) finish(i int) {
 	w.begun = append(w.begun[:i], w.begun[i+1:]...)
 	o := Outcome{Action: a, At: w.now}
 	switch a.Op {
-	case Attach, Prepare:
+	case Enter, Attach, Prepare:
 		if rapid.IntRange(0, 9).Draw(w.T, "fail") == 0 {
 			o.Err = &TaskError{Reason: string(a.Op)}
 		}
@@ -144,6 +147,9 @@ func (w *world) exit(c *Container, code int) {
 func drawTask(t *rapid.T) *Task {
 	n := rapid.IntRange(1, 4).Draw(t, "containers")
 	def := acs.Task{Arn: "arn:aws:ecs:r:1:task/c/0123456789abcdef0123456789abcdef", Family: "f", Version: "1", DesiredStatus: "RUNNING"}
+	if rapid.Bool().Draw(t, "awsvpc") {
+		def.ElasticNetworkInterfaces = []acs.ElasticNetworkInterface{{EC2ID: "eni-1"}}
+	}
 	for i := range n {
 		c := acs.Container{Name: fmt.Sprint("c", i), Image: "i", Essential: i == 0 || rapid.Bool().Draw(t, "essential")}
 		if rapid.Bool().Draw(t, "restart") {

@@ -71,9 +71,10 @@ type Task struct {
 	RoleCredentials      string `json:",omitempty"` // ids
 	ExecutionCredentials string `json:",omitempty"`
 
-	Prepared bool // cgroup, volumes and log streams are there
-	Network  bool // the network interface works and the metadata endpoint is served in it
-	Settled  bool // nothing of the task is in its network namespace, and its logs are delivered
+	Prepared  bool // cgroup, volumes and log streams are there
+	Namespace bool // the network namespace is there
+	Network   bool // the network interface works and the metadata endpoint is served in it
+	Settled   bool // nothing of the task is in its network namespace, and its logs are delivered
 
 	ReceivedAt         time.Time
 	PullStartedAt      time.Time `json:",omitzero"`
@@ -85,8 +86,9 @@ type Task struct {
 	Containers []*Container
 	Sent       Sent
 
-	busy     Op // Prepare, Settle or Remove is under way
-	awaiting bool
+	busy     Op   // Prepare, Settle or Remove is under way
+	awaiting bool // Attach is under way
+	entering bool // Enter is
 }
 
 // Container is a container and all that the agent knows of it.

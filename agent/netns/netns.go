@@ -20,6 +20,33 @@ import (
 
 // Await returns when the file exists. Its folder has to exist.
 func Await(ctx context.Context, path string) error {
+	return await(ctx, path, func() (bool, error) {
+		_, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+}
+
+// AwaitNamespace returns when a namespace is mounted on the file. A mount is
+// no event: whoever mounts touches both times of the folder.
+func AwaitNamespace(ctx context.Context, path string) error {
+	return await(ctx, path, func() (bool, error) {
+		var st unix.Statfs_t
+		err := unix.Statfs(path, &st)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("statfs %s: %w", path, err)
+		}
+		return st.Type == unix.NSFS_MAGIC, nil
+	})
+}
+
+// await asks again whenever something happens in the folder of path.
+func await(ctx context.Context, path string, there func() (bool, error)) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("inotify: %w", err)
@@ -28,7 +55,7 @@ func Await(ctx context.Context, path string) error {
 	// the wait costs no thread, and Close ends it.
 	f := os.NewFile(uintptr(fd), "inotify")
 	defer f.Close()
-	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(path), unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_DELETE_SELF); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(path), unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ATTRIB|unix.IN_DELETE_SELF); err != nil {
 		return fmt.Errorf("watch %s: %w", filepath.Dir(path), err)
 	}
 	stop := context.AfterFunc(ctx, func() { f.Close() })
@@ -36,11 +63,7 @@ func Await(ctx context.Context, path string) error {
 	var buf [4 << 10]byte
 	for {
 		// Looked at only after the watch is set, so nothing is missed.
-		_, err := os.Stat(path)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if ok, err := there(); ok || err != nil {
 			return err
 		}
 		if _, err := f.Read(buf[:]); err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
@@ -86,5 +87,37 @@ func TestListen(t *testing.T) {
 	l.Close()
 	if _, err := Listen(t.Context(), filepath.Join(t.TempDir(), "none"), "169.254.170.2:80"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a namespace: %v", err)
+	}
+}
+
+// A file alone is no namespace.
+func TestAwaitNamespace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "ns")
+	done := make(chan error)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go func() { done <- AwaitNamespace(ctx, path) }()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "other"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("returned for a file: %v", err)
+	default:
+	}
+	if err := unix.Mount("/proc/self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(path, unix.MNT_DETACH)
+	now := time.Now()
+	if err := os.Chtimes(dir, now, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

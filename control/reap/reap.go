@@ -17,6 +17,9 @@ const keep = time.Hour
 // batch bounds one transaction; the rest follows in the next plan.
 const batch = 500
 
+// again is when a deleted task definition that is still used is looked at again.
+const again = time.Minute
+
 // Controller reaps.
 var Controller = control.Controller{
 	Name: "reap",
@@ -66,33 +69,21 @@ func Plan(in control.Input) (p control.Plan) {
 		return p
 	}
 	var used map[string]bool
-	for td := range definitions(in) {
-		if td.Status != "DELETE_IN_PROGRESS" || !room() {
-			continue
+	for td := range state.TaskDefinitions.By(in.Read, "deleting", "") {
+		if !room() {
+			break
 		}
 		if used == nil {
 			used = references(in.Read)
 		}
-		// Nothing can come to refer to it any more: what is not ACTIVE starts nothing new.
-		if !used[td.ARN] {
-			control.Delete(&p, state.TaskDefinitions, td.ARN, td)
+		if used[td.ARN] {
+			p.WakeAt(in.Now.Add(again))
+			continue
 		}
+		// Nothing can come to refer to it any more: what is not ACTIVE starts nothing new.
+		control.Delete(&p, state.TaskDefinitions, td.ARN, td)
 	}
 	return p
-}
-
-// definitions are the changed ones, or all.
-func definitions(in control.Input) func(yield func(*state.TaskDefinition) bool) {
-	if in.All {
-		return state.TaskDefinitions.All(in.Read)
-	}
-	return func(yield func(*state.TaskDefinition) bool) {
-		for _, arn := range in.Changed.Keys(state.TaskDefinitions) {
-			if td, ok := state.TaskDefinitions.Get(in.Read, arn); ok && !yield(td) {
-				return
-			}
-		}
-	}
 }
 
 // references are the task definitions that a task which is not STOPPED, or a

@@ -209,6 +209,11 @@ func TestOnlyTheNodeReports(t *testing.T) {
 	b := newBench(t)
 	b.register(webDefinition)
 	arn := *b.run("").Tasks[0].TaskArn
+	// Before it is placed there is no agent that could know of it.
+	for _, ctx := range []context.Context{b.ctx, b.node} {
+		_, err := b.SubmitTaskStateChange(ctx, &api.SubmitTaskStateChangeInput{Task: &arn, Status: new("RUNNING")})
+		wantError(t, err, "InvalidParameterException: The referenced task was not found.")
+	}
 	b.place(arn)
 	_, err := b.SubmitTaskStateChange(b.ctx, &api.SubmitTaskStateChangeInput{Task: &arn, Status: new("RUNNING")})
 	wantError(t, err, "AccessDeniedException: User: arn:aws:iam::"+account+":user/ann is not authorized to report for container instance "+nodeInst)

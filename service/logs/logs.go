@@ -124,31 +124,49 @@ func (l *Logs) CreateLogGroup(ctx context.Context, in *api.CreateLogGroupInput) 
 	})
 }
 
-// DeleteLogGroup removes a group with its streams and their events.
+// batch bounds the streams that one transaction deletes.
+const batch = 1000
+
+// DeleteLogGroup removes a group with its streams and their events. The group
+// goes with the last of its streams: one that was interrupted can be repeated.
 func (l *Logs) DeleteLogGroup(ctx context.Context, in *api.DeleteLogGroupInput) (*api.DeleteLogGroupOutput, error) {
-	var ids []string
-	err := l.DB.Update(ctx, func(tx *store.Tx) error {
-		ids = ids[:0]
-		g, err := l.group(tx, ctx, wire.Value(in.LogGroupName))
-		if err != nil {
-			return err
+	for {
+		var ids []string
+		more := false
+		err := l.DB.Update(ctx, func(tx *store.Tx) error {
+			ids, more = nil, false
+			g, err := l.group(tx, ctx, wire.Value(in.LogGroupName))
+			if err != nil {
+				return err
+			}
+			if g.DeletionProtection {
+				return invalid("The log group is protected against deletion.")
+			}
+			// A stream that is made meanwhile would be left without its group.
+			state.LogStreams.Guard(tx, g.Account+"/"+g.Name+":")
+			var gone []*state.LogStream
+			for s := range state.LogStreams.Prefix(tx, g.Account+"/"+g.Name+":") {
+				if more = len(gone) == batch; more {
+					break
+				}
+				gone = append(gone, s)
+			}
+			for _, s := range gone {
+				ids = append(ids, s.ID)
+				state.LogStreams.Delete(tx, s.Key())
+			}
+			if !more {
+				state.LogGroups.Delete(tx, g.Account+"/"+g.Name)
+			}
+			return nil
+		})
+		if err == nil {
+			err = l.remove(ids)
 		}
-		if g.DeletionProtection {
-			return invalid("The log group is protected against deletion.")
+		if err != nil || !more {
+			return &api.DeleteLogGroupOutput{}, err
 		}
-		// A stream that is made meanwhile would be left without its group.
-		state.LogStreams.Guard(tx, g.Account+"/"+g.Name+":")
-		for s := range state.LogStreams.Prefix(tx, g.Account+"/"+g.Name+":") {
-			ids = append(ids, s.ID)
-			state.LogStreams.Delete(tx, s.Key())
-		}
-		state.LogGroups.Delete(tx, g.Account+"/"+g.Name)
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
-	return &api.DeleteLogGroupOutput{}, l.remove(ids)
 }
 
 // Collect removes events that no stream names: a server that died while it

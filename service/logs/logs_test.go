@@ -441,6 +441,23 @@ func TestWhatIsDeletedIsGone(t *testing.T) {
 	}
 }
 
+func TestGroupOfManyStreamsGoes(t *testing.T) {
+	b := newBench(t)
+	if err := b.DB.Update(t.Context(), func(tx *store.Tx) error {
+		for i := range 2*batch + 1 {
+			state.LogStreams.Put(tx, &state.LogStream{Account: "123456789012", Group: "g", Name: fmt.Sprint(i), ID: fmt.Sprintf("%032x", 1000+i)})
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	try(b, b.DeleteLogGroup, `{"LogGroupName":"g"}`)
+	if n := state.LogStreams.Count(b.DB.Snapshot()); n != 0 {
+		t.Errorf("%d streams left", n)
+	}
+	refuse(b, b.DeleteLogGroup, `{"LogGroupName":"g"}`, noGroupText)
+}
+
 // A stream is made between the look of DeleteLogGroup and its commit.
 func TestStreamThatComesWhileItsGroupGoes(t *testing.T) {
 	b := newBench(t)

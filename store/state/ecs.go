@@ -34,10 +34,17 @@ type TaskDefinition struct {
 	Tags                 []Tag
 }
 
-// TaskDefinitions is keyed by ARN; index "family" by account/family.
+// TaskDefinitions is keyed by ARN; index "family" by account/family, "deleting"
+// has those that go when nothing refers to them, under "".
 var TaskDefinitions = store.NewTable("taskdef", func(t *TaskDefinition) string { return t.ARN },
 	store.Index("family", func(t *TaskDefinition) []string { return []string{t.Account + "/" + t.Family} }),
-	store.Index("account", func(t *TaskDefinition) []string { return []string{t.Account} }))
+	store.Index("account", func(t *TaskDefinition) []string { return []string{t.Account} }),
+	store.Index("deleting", func(t *TaskDefinition) []string {
+		if t.Status != "DELETE_IN_PROGRESS" {
+			return nil
+		}
+		return []string{""}
+	}))
 
 // Family counts the revisions of a family, for ever: numbering never restarts
 // (facts: task definitions). It is the guard of concurrent registrations.

@@ -84,7 +84,7 @@ type world struct {
 	subnets []string // of the default VPC, one per zone
 	vpc     string
 	open    string // security group
-	role    string // ARN of a role that tasks may have, with no permission but s3-less GetCallerIdentity and listing clusters
+	role    string // ARN of a role that tasks may have, which may list clusters and nothing else
 	exec    string // ARN of the tasks' execution role
 }
 

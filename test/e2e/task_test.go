@@ -370,7 +370,11 @@ func TestMetadataAndCredentials(t *testing.T) {
 		t.Errorf("credentials of nobody: %v", err)
 	}
 
-	// After the task its credentials id is worth nothing to others on this machine, and the address is gone with it.
+	// From inside, the API is where the environment says. Nobody signed this, and so says the answer.
+	if _, err := k.try("/get", "url", env["AWS_ENDPOINT_URL"]+"/?Action=GetCallerIdentity&Version=2011-06-15"); err == nil || !strings.Contains(err.Error(), "MissingAuthenticationToken") {
+		t.Errorf("the API from inside, at %s: %v", env["AWS_ENDPOINT_URL"], err)
+	}
+	// What a task is lent ends with it.
 	k.stop("")
 }
 

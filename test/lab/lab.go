@@ -69,7 +69,7 @@ func Up(ctx context.Context, o Options) (*Region, error) {
 // Up starts the region again after Down, and learns how to call it.
 func (r *Region) Up(ctx context.Context) error {
 	if _, err := r.Berth(ctx, "up", "--detach", "--listen", r.Listen, "--region", r.Name); err != nil {
-		return errors.Join(err, errors.New(r.logs()))
+		return errors.Join(err, errors.New(r.Logs()))
 	}
 	out, err := r.Berth(ctx, "env")
 	if err != nil {
@@ -115,8 +115,8 @@ func (r *Region) Berth(ctx context.Context, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// logs is the end of what the processes wrote, for a test that failed.
-func (r *Region) logs() string {
+// Logs is the end of what the region's processes wrote, for a test that failed.
+func (r *Region) Logs() string {
 	var b strings.Builder
 	files, _ := filepath.Glob(filepath.Join(r.Dir, "logs", "*"))
 	for _, f := range files {
@@ -131,9 +131,6 @@ func (r *Region) logs() string {
 	}
 	return b.String()
 }
-
-// Logs is the end of what the region's processes wrote.
-func (r *Region) Logs() string { return r.logs() }
 
 // ShortID is the mark of everything that the region puts into the kernel.
 func (r *Region) ShortID() string {

@@ -135,3 +135,47 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// What is left of a torn write may look like a record: a client chose its
+// bytes. The next append must not make it one.
+func TestTornEndIsCutOff(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *Journal {
+		t.Helper()
+		j, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	const id = "abcdef"
+	forged := "forged record"
+	j := open()
+	for _, m := range []string{"first", forged} {
+		if err := j.Append(id, []Event{{Time: 1, Message: m}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(j.path(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := header + len("first")
+	first, second := b[:n], b[n:]
+	// first, a torn record as long as the next append, and what reads as a record behind it.
+	torn := slices.Concat(first, make([]byte, header+len("next!")), second)
+	torn[n] = 0xff
+	if err := os.WriteFile(j.path(id), torn, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j = open()
+	if err := j.Append(id, []Event{{Time: 2, Message: "next!"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range []*Journal{j, open()} {
+		es, err := j.Read(id, Query{To: 10})
+		if err != nil || len(es) != 2 || es[0].Message != "first" || es[1].Message != "next!" {
+			t.Errorf("%+v %v", es, err)
+		}
+	}
+}
