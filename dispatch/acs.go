@@ -170,11 +170,11 @@ func (s *session) follow(ctx context.Context) error {
 			return fmt.Errorf("watch tasks: %w", err)
 		}
 		// What is due by time is not to be held up by a store that never rests.
-		if !s.Now().Before(beat) {
+		if now := s.Now(); !now.Before(beat) {
+			beat = now.Add(heartbeat)
 			if err := s.send(ctx, &acs.HeartbeatMessage{MessageID: s.NewID(), Healthy: true}); err != nil {
 				return err
 			}
-			beat = s.Now().Add(heartbeat)
 		}
 		if err := s.renew(ctx); err != nil {
 			return err

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -332,7 +334,27 @@ func parseFlat(b []byte) map[string]uint64 {
 	return out
 }
 
-// removeCgroup removes a container's cgroup, if the runtime has left any of
+// processes are those in a cgroup.
+func (c cgroups) processes(path string) ([]int, error) {
+	seen := map[int]bool{}
+	for _, dir := range c.dirs(path) {
+		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
+				seen[pid] = true
+			}
+		}
+	}
+	return slices.Collect(maps.Keys(seen)), nil
+}
+
+// remove removes a container's cgroup, if the runtime has left any of
 // it behind.
 func (c cgroups) remove(path string) error {
 	var errs []error

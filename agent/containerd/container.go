@@ -29,8 +29,9 @@ import (
 	"github.com/berth-run/berth/agent/runtime"
 )
 
-// Create implements runtime.Runtime.
-func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (err error) {
+// Create implements runtime.Runtime. The daemon may be killed in the middle of
+// it: then what was begun is removed, and it is all done again.
+func (r *Runtime) Create(ctx context.Context, s runtime.Spec) error {
 	if err := validName(s.ID); err != nil {
 		return err
 	}
@@ -41,18 +42,50 @@ func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (err error) {
 	defer unlock()
 	r.creating.Store(s.ID, true)
 	defer r.creating.Delete(s.ID)
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("create container %s: %w", s.ID, err)
+
+	begun := false
+	for try := 1; ; try++ {
+		dials := r.dials.Load()
+		err = nil
+		if begun {
+			err = r.delete(ctx, s.ID)
 		}
-	}()
+		if err == nil {
+			var mine bool
+			mine, err = r.create(ctx, s)
+			begun = begun || mine
+		}
+		if err == nil && try > 1 {
+			err = r.single(ctx, s.ID, s.Group)
+		}
+		if err == nil {
+			return nil
+		}
+		if try == tries || ctx.Err() != nil || !r.interrupted(err, dials) {
+			break
+		}
+	}
+	if begun {
+		// What a failed Create leaves would be found by nobody.
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+		defer cancel()
+		_ = r.delete(clean, s.ID)
+	}
+	if errors.Is(err, runtime.ErrInvalid) {
+		return err // the user's own mistake, told in the words for it
+	}
+	return fmt.Errorf("create container %s: %w", s.ID, err)
+}
+
+// create tries it once. What it has begun when it fails is the caller's to
+// remove; mine tells whether that is anything.
+func (r *Runtime) create(ctx context.Context, s runtime.Spec) (mine bool, err error) {
 	img, err := r.image(ctx, s.Image)
 	if err != nil {
-		return err
+		return false, err
 	}
-
 	if err := r.claim(ctx, s.ID); err != nil {
-		return err
+		return false, err
 	}
 
 	// The root file system is prepared while the spec is made.
@@ -66,46 +99,30 @@ func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (err error) {
 	})
 	spec, output, err := r.prepare(ctx, s, img, func() ([]mount.Mount, error) { wg.Wait(); return root, native(rootErr) })
 	wg.Wait()
+	if output != nil {
+		r.outputs.Store(s.ID, output)
+	}
 	if rootErr != nil {
 		err = fmt.Errorf("root file system: %w", native(rootErr))
 	}
-	undo := func() {
-		// What a failed Create leaves would be found by nobody.
-		ctx := context.WithoutCancel(ctx)
-		if output != nil {
-			output.Close()
-		}
-		_ = r.snaps.Remove(ctx, s.ID)
-		_ = os.RemoveAll(r.dir(s.ID))
-	}
 	if err != nil {
-		undo()
-		return err
+		return true, err
 	}
 	if err := r.fillVolumes(ctx, s.Mounts, root); err != nil {
-		undo()
-		return err
+		return true, err
 	}
 	record, err := r.record(s, spec)
 	if err != nil {
-		undo()
-		return err
+		return true, err
 	}
 	if _, err := r.store.Create(ctx, record); err != nil {
-		undo()
-		return native(err)
+		return true, native(err)
 	}
-	r.outputs.Store(s.ID, output)
 	if err := r.createTask(ctx, s.ID, s.Terminal, root); err != nil {
-		ctx := context.WithoutCancel(ctx)
-		r.dropOutput(s.ID)
-		_ = r.store.Delete(ctx, s.ID)
-		_ = r.cg.remove(spec.Linux.CgroupsPath)
-		undo()
-		return err
+		return true, err
 	}
 	r.process.put(s.ID, spec.Process)
-	return nil
+	return true, nil
 }
 
 // claim makes the container's directory, which says that the id is taken. One
@@ -220,42 +237,63 @@ func commandError(err error) error {
 	return err
 }
 
-// Start implements runtime.Runtime.
+// Start implements runtime.Runtime. If the daemon is killed in the middle of
+// it, nobody knows whether the process was started; the next daemon does.
 func (r *Runtime) Start(ctx context.Context, id string) (int, error) {
 	unlock, err := r.locks.lock(ctx, id)
 	if err != nil {
 		return 0, err
 	}
 	defer unlock()
-	pid, err := r.start(ctx, id)
-	if err != nil {
-		return 0, fmt.Errorf("start container %s: %w", id, err)
+	unheard := false
+	for try := 1; ; try++ {
+		dials := r.dials.Load()
+		pid, asked, err := r.start(ctx, id, unheard)
+		if err == nil {
+			return pid, nil
+		}
+		if try == tries || ctx.Err() != nil || !r.interrupted(err, dials) {
+			return 0, fmt.Errorf("start container %s: %w", id, err)
+		}
+		unheard = unheard || asked
 	}
-	return pid, nil
 }
 
-func (r *Runtime) start(ctx context.Context, id string) (int, error) {
-	pid, err := r.startTask(ctx, id)
+// start tries it once. When it fails, asked tells whether the shim was asked to
+// start a process that had not run yet. Unheard: it was asked so before, and
+// the answer was lost.
+func (r *Runtime) start(ctx context.Context, id string, unheard bool) (pid int, asked bool, err error) {
+	fresh := startedAt(r.dir(id)).IsZero()
+	pid, err = r.startTask(ctx, id)
 	if err == nil || errors.Is(err, runtime.ErrUnavailable) || ctx.Err() != nil {
-		return pid, err
+		return pid, fresh, err
 	}
 	// Not in the state to be started: running, exited, or never created.
 	got, getErr := r.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
 	switch {
-	case getErr == nil && got.Process.Status == taskstate.Status_RUNNING:
-		return int(got.Process.Pid), nil
-	case getErr == nil && got.Process.Status != taskstate.Status_STOPPED:
-		return 0, err
 	case getErr != nil && !errors.Is(native(getErr), runtime.ErrNotFound):
-		return 0, err
+		return 0, fresh, native(getErr)
+	case getErr == nil && got.Process.Status == taskstate.Status_RUNNING:
+		if unheard || fresh {
+			return int(got.Process.Pid), false, r.noteStart(id)
+		}
+		return int(got.Process.Pid), false, nil
+	case getErr == nil && got.Process.Status != taskstate.Status_STOPPED:
+		return 0, false, err
+	case getErr == nil && unheard:
+		// It was started, and has ended meanwhile: its exit says how.
+		return int(got.Process.Pid), false, r.noteStart(id)
+	case getErr == nil && fresh:
+		return 0, false, err // its one and only start failed; that is what is to be told
 	}
-	if startedAt(r.dir(id)).IsZero() && getErr == nil {
-		return 0, err // its one and only start failed; that is what is to be told
+	if exit, ok := r.missed(id); ok && getErr != nil && unheard {
+		return exit.Pid, false, r.noteStart(id)
 	}
 	if err := r.again(ctx, id); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	return r.startTask(ctx, id)
+	pid, err = r.startTask(ctx, id)
+	return pid, true, err
 }
 
 func (r *Runtime) startTask(ctx context.Context, id string) (int, error) {
@@ -264,10 +302,12 @@ func (r *Runtime) startTask(ctx context.Context, id string) (int, error) {
 		return 0, commandError(native(err))
 	}
 	r.forgetMissed(id)
-	if err := os.WriteFile(filepath.Join(r.dir(id), "started"), []byte(time.Now().UTC().Format(time.RFC3339Nano)), 0o600); err != nil {
-		return 0, err
-	}
-	return int(resp.Pid), nil
+	return int(resp.Pid), r.noteStart(id)
+}
+
+// noteStart keeps when a container was started.
+func (r *Runtime) noteStart(id string) error {
+	return os.WriteFile(filepath.Join(r.dir(id), "started"), []byte(time.Now().UTC().Format(time.RFC3339Nano)), 0o600)
 }
 
 // again makes a new task of an exited container, on the same files.
@@ -276,8 +316,13 @@ func (r *Runtime) again(ctx context.Context, id string) error {
 	if err != nil {
 		return native(err)
 	}
-	if _, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id}); err != nil && !errors.Is(native(err), runtime.ErrNotFound) {
-		return native(err)
+	if _, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id}); err != nil {
+		if err := native(err); !errors.Is(err, runtime.ErrNotFound) {
+			return err
+		}
+		if err := r.clear(ctx, id, record.Labels[labelGroup]); err != nil {
+			return err
+		}
 	}
 	root, err := r.snaps.Mounts(ctx, record.SnapshotKey)
 	if err != nil {
@@ -335,21 +380,52 @@ func (r *Runtime) delete(ctx context.Context, id string) error {
 		return err
 	}
 	known := err == nil
+	group, begun := r.groupOf(id)
 	if known {
-		_, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+		group = record.Labels[labelGroup]
+		kill := func() error {
+			_, err := r.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL), All: true})
+			if err = native(err); err != nil && !gone(err) && !errdefs.IsFailedPrecondition(err) {
+				return err
+			}
+			if _, err := r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id}); !gone(native(err)) {
+				return native(err)
+			}
+			return nil
+		}
+		if startedAt(r.dir(id)).IsZero() {
+			// The shim would delete it as it is, and wait long for the
+			// paused process to close its output.
+			if err := kill(); err != nil {
+				return err
+			}
+		}
+		resp, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
 		if err = native(err); !gone(err) {
 			// It runs. Kill all of it, wait, and delete.
-			if _, err := r.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL), All: true}); err != nil && !gone(native(err)) && !errdefs.IsFailedPrecondition(native(err)) {
-				return native(err)
+			if err := kill(); err != nil {
+				return err
 			}
-			if _, err := r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id}); err != nil && !gone(native(err)) {
-				return native(err)
+			resp, err = r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+			if err = native(err); !gone(err) {
+				return err
 			}
-			if _, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id}); err != nil && !gone(native(err)) {
-				return native(err)
+		}
+		if _, undone := r.creating.Load(id); undone && err == nil {
+			r.bury(id, int(resp.Pid))
+		}
+		if err != nil {
+			// The daemon knows of no task, which is not to say that there
+			// is none.
+			if err := r.clear(ctx, id, group); err != nil {
+				return err
 			}
 		}
 		if err := native(r.store.Delete(ctx, id)); !gone(err) {
+			return err
+		}
+	} else if begun {
+		if err := r.clear(ctx, id, group); err != nil {
 			return err
 		}
 	}
@@ -359,8 +435,8 @@ func (r *Runtime) delete(ctx context.Context, id string) error {
 	r.dropOutput(id)
 	r.process.drop(id)
 	r.forgetMissed(id)
-	if known {
-		if err := r.cg.remove(r.cg.path(record.Labels[labelGroup], id)); err != nil {
+	if known || begun {
+		if err := r.cg.remove(r.cg.path(group, id)); err != nil {
 			return err
 		}
 	}
@@ -398,7 +474,19 @@ func (r *Runtime) List(ctx context.Context, labels map[string]string) ([]runtime
 		if _, unfinished := r.creating.Load(record.ID); unfinished {
 			continue
 		}
-		out = append(out, r.container(record, byID[record.ID]))
+		t := byID[record.ID]
+		if t == nil {
+			// The list leaves out a task whose shim did not answer in time,
+			// which is not the end of it.
+			got, err := r.tasks.Get(ctx, &tasks.GetRequest{ContainerID: record.ID})
+			switch err := native(err); {
+			case err == nil:
+				t = got.Process
+			case !errors.Is(err, runtime.ErrNotFound):
+				return nil, fmt.Errorf("state of container %s: %w", record.ID, wrapped{err, runtime.ErrUnavailable})
+			}
+		}
+		out = append(out, r.container(record, t))
 	}
 	return out, nil
 }
@@ -580,9 +668,6 @@ func (r *Runtime) sweep(ctx context.Context) error {
 	}
 	var errs []error
 	for id := range orphans {
-		if group, ok := r.groupOf(id); ok {
-			errs = append(errs, r.cg.remove(r.cg.path(group, id)))
-		}
 		errs = append(errs, r.delete(ctx, id))
 	}
 	return errors.Join(errs...)

@@ -701,3 +701,39 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestExecLeavesNoOrphans: a process whose caller has gone ends with those it
+// has started, though they hold its output, and the caller is not held up.
+func TestExecLeavesNoOrphans(t *testing.T) {
+	b := create(t, runtime.Spec{Command: []string{"wait"}})
+	b.start()
+	b.line()
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	result := make(chan error, 1)
+	go func() {
+		_, err := b.r.Exec(ctx, b.id, runtime.Exec{Args: []string{"/tiny", "hold", "60000", "write", "/tmp/spawned", "x", "stubborn"}})
+		result <- err
+	}()
+	root := fmt.Sprintf("/proc/%d/root", b.listed().Pid)
+	for { // the exec'd process says that it is there
+		if _, err := os.Stat(root + "/tmp/spawned"); err == nil {
+			break
+		}
+		select {
+		case err := <-result:
+			t.Fatal(err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	for _, d := range cgroupDirs(lab.cg + "/" + b.id) {
+		procs, err := os.ReadFile(filepath.Join(d, "cgroup.procs"))
+		if err == nil && len(strings.Fields(string(procs))) > 1 {
+			t.Errorf("processes in %s: %q", d, procs)
+		}
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -98,6 +99,18 @@ type Runtime struct {
 	outputs  sync.Map // container id -> *runtime.Output, opened by Create, not yet asked for
 	process  cache[string, *specs.Process]
 	creating sync.Map // container ids whose Create is under way
+
+	// dials counts the connections to the daemon that were made: another one
+	// means that it has been away.
+	dials atomic.Int64
+	// buried are processes that were killed before they were anybody's:
+	// their exits are not for the stream.
+	buried cache[exitKey, bool]
+
+	// life ends with Close, which waits for what was left to after.
+	life  context.Context
+	end   context.CancelFunc
+	after sync.WaitGroup
 }
 
 // New makes a Runtime. It does not wait for the daemon: calls do, for as long
@@ -126,6 +139,7 @@ func New(cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	r := &Runtime{cfg: cfg, cg: cg, nofile: openFiles()}
 	c, err := client.New(cfg.Address,
 		client.WithDefaultNamespace(cfg.Namespace),
 		client.WithDialOpts([]grpc.DialOption{
@@ -138,6 +152,7 @@ func New(cfg Config) (*Runtime, error) {
 			}),
 			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				var d net.Dialer
+				r.dials.Add(1)
 				return d.DialContext(ctx, "unix", strings.TrimPrefix(addr, "unix://"))
 			}),
 			// A call made while the daemon restarts waits for it.
@@ -146,10 +161,9 @@ func New(cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerd client: %w", err)
 	}
-	return &Runtime{
-		cfg: cfg, client: c, cg: cg, nofile: openFiles(),
-		tasks: c.TaskService(), store: c.ContainerService(), snaps: c.SnapshotService(snapshotter),
-	}, nil
+	r.client, r.tasks, r.store, r.snaps = c, c.TaskService(), c.ContainerService(), c.SnapshotService(snapshotter)
+	r.life, r.end = context.WithCancel(context.Background())
+	return r, nil
 }
 
 // openFiles is the limit on open files of a container that sets none: Fargate's
@@ -170,6 +184,8 @@ func (r *Runtime) Close() error {
 		return true
 	})
 	r.sources.close()
+	r.end()
+	r.after.Wait()
 	return r.client.Close()
 }
 

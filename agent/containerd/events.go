@@ -146,6 +146,12 @@ func (r *Runtime) exit(any typeurl.Any) (runtime.Event, bool) {
 	if typeurl.UnmarshalTo(any, &e) != nil || e.ID != e.ContainerID {
 		return runtime.Event{}, false
 	}
+	if _, unfinished := r.creating.Load(e.ID); unfinished {
+		return runtime.Event{}, false // of a try that is being undone
+	}
+	if _, ok := r.buried.get(exitKey{e.ID, int(e.Pid)}); ok {
+		return runtime.Event{}, false
+	}
 	return r.event(e.ContainerID, int(e.Pid), int(e.ExitStatus), e.ExitedAt.AsTime()), true
 }
 

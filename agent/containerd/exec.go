@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/typeurl/v2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/berth-run/berth/agent/runtime"
@@ -58,48 +60,45 @@ func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (res runt
 		}
 		return res, err
 	}
-	defer os.Remove(pipe)
 	f, err := openPipe(pipe)
 	if err != nil {
-		return res, err
+		return res, errors.Join(err, os.Remove(pipe))
 	}
-	defer f.Close()
+	kept := &bounded{limit: e.Limit}
+	if e.Limit == 0 {
+		kept.limit = defaultExecOutput
+	}
+	x := &execution{r: r, container: id, id: execID, pipe: pipe, f: f}
 	_, err = r.tasks.Exec(ctx, &tasks.ExecProcessRequest{
 		ContainerID: id, ExecID: execID, Stdout: pipe, Stderr: pipe,
 		Spec: &anypb.Any{TypeUrl: any.GetTypeUrl(), Value: any.GetValue()},
 	})
 	if err != nil {
-		return res, notRunning(native(err))
+		err = notRunning(native(err))
+		if ctx.Err() == nil && !errors.Is(err, runtime.ErrUnavailable) {
+			x.close() // there is none
+			return res, err
+		}
+		x.abandon(0)
+		return res, err
 	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), execCleanUp)
-	defer cancel()
-	defer func() {
-		// The caller has gone, or the start failed: leave no process.
-		_, _ = r.tasks.Kill(clean, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(syscall.SIGKILL)})
-		_, _ = r.tasks.DeleteProcess(clean, &tasks.DeleteProcessRequest{ContainerID: id, ExecID: execID})
-	}()
-	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID}); err != nil {
+	started, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID})
+	if err != nil {
+		x.abandon(0)
 		return res, commandError(notRunning(native(err)))
 	}
-	limit := e.Limit
-	if limit == 0 {
-		limit = defaultExecOutput
-	}
-	kept := &bounded{limit: limit}
-	var reader sync.WaitGroup
 	drained := make(chan struct{})
-	reader.Go(func() {
+	go func() { // ends with f
 		defer close(drained)
 		_, _ = io.Copy(kept, f)
-	})
-	defer reader.Wait()
-	defer f.Close()
+	}()
 	exit, err := r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
 	if err != nil {
+		x.abandon(int(started.Pid))
+		<-drained
+		// Say what it said until then; a health check shows it.
+		res.Output, res.Truncated = kept.take()
 		if ctx.Err() != nil {
-			// Say what it said until then; a health check shows it.
-			_, _ = r.tasks.Kill(clean, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(syscall.SIGKILL)})
-			res.Output, res.Truncated = kept.take()
 			return res, ctx.Err()
 		}
 		return res, native(err)
@@ -108,12 +107,98 @@ func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (res runt
 	defer patience.Stop()
 	select {
 	case <-drained:
+		x.delete()
 	case <-patience.C:
+		x.later()
 	case <-ctx.Done():
+		x.later()
 	}
+	<-drained
 	res.ExitCode = int(exit.ExitStatus)
 	res.Output, res.Truncated = kept.take()
 	return res, nil
+}
+
+// execution is an exec'd process and what has to be removed of it.
+type execution struct {
+	r             *Runtime
+	container, id string
+	pipe          string
+	f             *os.File
+}
+
+// abandon ends a process that nobody waits for any more, with those that it
+// started: the shim would wait for them while they hold its output. Pid is zero
+// if it is not known to run.
+func (x *execution) abandon(pid int) {
+	if pid != 0 {
+		x.r.killTree(x.container, pid)
+	}
+	x.later()
+}
+
+// later removes it while the caller goes on: what the process left running may
+// hold that up.
+func (x *execution) later() {
+	x.f.Close()
+	x.r.after.Go(x.delete)
+}
+
+func (x *execution) delete() {
+	ctx, cancel := context.WithTimeout(x.r.life, execCleanUp)
+	defer cancel()
+	del := func() error {
+		_, err := x.r.tasks.DeleteProcess(ctx, &tasks.DeleteProcessRequest{ContainerID: x.container, ExecID: x.id})
+		return native(err)
+	}
+	if err := del(); err != nil && !errors.Is(err, runtime.ErrNotFound) {
+		_, _ = x.r.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: x.container, ExecID: x.id, Signal: uint32(syscall.SIGKILL)})
+		_, _ = x.r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: x.container, ExecID: x.id})
+		_ = del()
+	}
+	x.close()
+}
+
+func (x *execution) close() {
+	x.f.Close()
+	_ = os.Remove(x.pipe)
+}
+
+// killTree kills a process of a container and all that descend from it. They
+// are stopped first, so that none has a child unseen.
+func (r *Runtime) killTree(container string, root int) {
+	group, _ := r.groupOf(container)
+	cgroup := r.cg.path(group, container)
+	held := map[int]int{}
+	for more := true; more; {
+		more = false
+		for _, pid := range append(descendants(root), root) {
+			if _, have := held[pid]; have {
+				continue
+			}
+			fd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				continue
+			}
+			// Numbers are used again: whom the descriptor holds must be of
+			// the container.
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)); err != nil || !strings.Contains(string(b), cgroup) {
+				unix.Close(fd)
+				continue
+			}
+			held[pid], more = fd, true
+			_ = unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0)
+		}
+	}
+	for _, fd := range held {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+	ctx, cancel := context.WithTimeout(r.life, execCleanUp)
+	defer cancel()
+	for _, fd := range held {
+		_ = ended(ctx, fd)
+		unix.Close(fd)
+	}
 }
 
 // execProcess is the container's process with the request's differences.

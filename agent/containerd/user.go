@@ -28,6 +28,7 @@ func (r *Runtime) user(ctx context.Context, img *image, name string, mounts []mo
 		return u, nil
 	}
 	var u specs.User
+	var unknown error // what is wrong with the name, without the way there
 	err := mount.WithReadonlyTempMount(ctx, mounts, func(dir string) error {
 		root, err := os.OpenRoot(dir) // symbolic links of an image stay in the image
 		if err != nil {
@@ -42,9 +43,12 @@ func (r *Runtime) user(ctx context.Context, img *image, name string, mounts []mo
 		if err != nil {
 			return err
 		}
-		u, err = lookup(name, passwd, group)
-		return err
+		u, unknown = lookup(name, passwd, group)
+		return nil
 	})
+	if unknown != nil {
+		return specs.User{}, unknown
+	}
 	if err != nil {
 		return specs.User{}, fmt.Errorf("user %q: %w", name, err)
 	}

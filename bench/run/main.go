@@ -36,6 +36,7 @@ func main() {
 	docker := flag.Bool("docker", true, "compare with docker, if dockerd is installed")
 	bare := flag.Bool("bare", true, "compare with a bare containerd client")
 	flag.Parse()
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the results may go; what was started must not stay
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := bench(ctx, *berth, *n, *atOnce, *bare, *docker); err != nil {

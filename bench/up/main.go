@@ -33,6 +33,7 @@ func main() {
 	n := flag.Int("n", 7, "starts of each kind")
 	idle := flag.Duration("idle", 30*time.Second, "how long the region is left alone before its memory is read")
 	flag.Parse()
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the results may go; what was started must not stay
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := bench(ctx, *berth, *n, *idle); err != nil {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
 	"github.com/containerd/containerd/v2/pkg/shim"
@@ -25,6 +26,8 @@ import (
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // Name is the file name under which this binary is a shim.
@@ -58,7 +61,11 @@ func run() {
 			if err != nil {
 				return nil, err
 			}
-			return task.NewTaskService(ic.Context, publisher.(shim.Publisher), stop.(shutdown.Service))
+			tasks, err := task.NewTaskService(ic.Context, publisher.(shim.Publisher), stop.(shutdown.Service))
+			if err != nil {
+				return nil, err
+			}
+			return steadfast{tasks}, nil
 		},
 	})
 	// What goes wrong is answered to the daemon as an error. The log would
@@ -66,4 +73,32 @@ func run() {
 	// as it can from the moment a shim is told to end.
 	_ = log.SetLevel("fatal")
 	shim.RunShim(context.Background(), manager.NewShimManager(Runtime))
+}
+
+// steadfast finishes what it began. A call's context ends when the daemon that
+// made it dies, and with the context the library kills the runc that does the
+// work: a container would be left half started, and report an exit that it
+// never had. The next daemon finds it started or not at all.
+type steadfast struct{ taskapi.TTRPCTaskService }
+
+// RegisterTTRPC puts this service, and not the one inside, on the socket.
+func (s steadfast) RegisterTTRPC(server *ttrpc.Server) error {
+	taskapi.RegisterTTRPCTaskService(server, s)
+	return nil
+}
+
+func (s steadfast) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	return s.TTRPCTaskService.Create(context.WithoutCancel(ctx), r)
+}
+
+func (s steadfast) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	return s.TTRPCTaskService.Start(context.WithoutCancel(ctx), r)
+}
+
+func (s steadfast) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	return s.TTRPCTaskService.Delete(context.WithoutCancel(ctx), r)
+}
+
+func (s steadfast) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Empty, error) {
+	return s.TTRPCTaskService.Kill(context.WithoutCancel(ctx), r)
 }
