@@ -35,14 +35,15 @@ func (l layout) shortID() string {
 // run holds sockets and namespaces: paths that must be short and do not outlive a reboot.
 func (l layout) run() string { return filepath.Join("/run/berth", l.shortID()) }
 
-func (l layout) socket() string   { return filepath.Join(l.run(), "server.sock") }
-func (l layout) etcd() string     { return filepath.Join(l.data, "etcd") }
-func (l layout) tls() string      { return filepath.Join(l.data, "tls") }
-func (l layout) registry() string { return filepath.Join(l.data, "registry") }
-func (l layout) events() string   { return filepath.Join(l.data, "events") }
-func (l layout) logs() string     { return filepath.Join(l.data, "logs") }
-func (l layout) node() string     { return filepath.Join(l.data, "node") }
-func (l layout) settings() string { return filepath.Join(l.data, "region.json") }
+func (l layout) socket() string     { return filepath.Join(l.run(), "server.sock") }
+func (l layout) etcd() string       { return filepath.Join(l.data, "etcd") }
+func (l layout) tls() string        { return filepath.Join(l.data, "tls") }
+func (l layout) registry() string   { return filepath.Join(l.data, "registry") }
+func (l layout) events() string     { return filepath.Join(l.data, "events") }
+func (l layout) logs() string       { return filepath.Join(l.data, "logs") }
+func (l layout) node() string       { return filepath.Join(l.data, "node") }
+func (l layout) sessionKey() string { return filepath.Join(l.data, "session.key") }
+func (l layout) settings() string   { return filepath.Join(l.data, "region.json") }
 
 // settings are what the region was started with. They outlive it, so that
 // `berth up` alone starts the same region again.
@@ -79,4 +80,18 @@ func (l layout) save(s settings) error {
 		return fmt.Errorf("region settings: %w", err)
 	}
 	return os.Rename(tmp, l.settings())
+}
+
+// remove deletes what a region made in its data directory, and the directory
+// if nothing else is in it: it may have been somebody's before.
+func (l layout) remove() error {
+	own := []string{l.etcd(), l.sessionKey(), l.tls(), l.registry(), l.events(), l.logs(), l.node(), l.settings() + ".new"}
+	// The settings go last: with them it is still seen whose the directory is.
+	for _, path := range append(own, l.settings()) {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove data: %w", err)
+		}
+	}
+	_ = os.Remove(l.data) // fails if it is not empty, as it should
+	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -101,7 +100,7 @@ type server struct {
 
 func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logger) (*server, error) {
 	now := func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
-	sessions, err := auth.OpenSessions(filepath.Join(c.data, "session.key"))
+	sessions, err := auth.OpenSessions(c.sessionKey())
 	if err != nil {
 		return nil, err
 	}

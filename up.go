@@ -54,7 +54,7 @@ func up(ctx context.Context, o cli.UpOptions) error {
 			if known && s == have {
 				return nil
 			}
-			return cli.WithHint(errors.New("the region is running with other settings"), "berth down stops it.")
+			return cli.WithHint(fmt.Errorf("the region is running with other settings: %s, region %s, account %s", have.Listen, have.Region, have.Account), "`berth down` with the same --data-dir stops it.")
 		}
 		return detach(ctx, l, s, o)
 	}
@@ -63,6 +63,14 @@ func up(ctx context.Context, o cli.UpOptions) error {
 		return err
 	}
 	defer unlock()
+	// A port that is taken would only show as a server that ends again and again.
+	if _, ok := process.Find(l.run(), "server"); !ok {
+		t, err := net.Listen("tcp", s.Listen)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		t.Close()
+	}
 	if err := l.save(s); err != nil {
 		return err
 	}
@@ -86,7 +94,7 @@ func lock(l layout) (unlock func(), err error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, cli.WithHint(fmt.Errorf("a region runs on %s already", l.data), "berth status shows it, berth down stops it.")
+		return nil, cli.WithHint(fmt.Errorf("a region runs on %s already", l.data), "`berth status` with the same --data-dir shows it, `berth down` stops it.")
 	}
 	return func() { f.Close() }, nil
 }
@@ -102,14 +110,6 @@ func supervise(ctx context.Context, l layout, s settings, o cli.UpOptions) error
 		return err
 	}
 	defer process.Unregister(l.run(), "up")
-	// A port that is taken would only show as a server that ends again and again.
-	if _, ok := process.Find(l.run(), "server"); !ok {
-		t, err := net.Listen("tcp", s.Listen)
-		if err != nil {
-			return fmt.Errorf("listen: %w", err)
-		}
-		t.Close()
-	}
 	var once sync.Once
 	ready := func() {
 		once.Do(func() {
@@ -223,7 +223,7 @@ func down(ctx context.Context, dataDir string, purge bool, progress func(string)
 	}
 	if _, err := os.Stat(l.run()); errors.Is(err, fs.ErrNotExist) {
 		if known && purge {
-			return os.RemoveAll(l.data)
+			return l.remove()
 		}
 		return cli.ErrNotRunning
 	}
@@ -245,9 +245,7 @@ func down(ctx context.Context, dataDir string, purge bool, progress func(string)
 	}
 	if purge {
 		progress("removing data")
-		if err := os.RemoveAll(l.data); err != nil {
-			return fmt.Errorf("remove data: %w", err)
-		}
+		return l.remove()
 	}
 	return nil
 }

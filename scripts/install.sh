@@ -17,6 +17,8 @@ need runc runc
 need nft nftables
 need ip iproute2
 need aws awscli
+# Resolves *.localhost, the names of registries and pages, for programs that do not do it themselves.
+getent hosts registry.localhost >/dev/null 2>&1 || missing="$missing libnss-myhostname"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 if [ "${1:-}" = test ]; then
 	# The race detector is C.

@@ -266,8 +266,16 @@ func removeBundle(dir string) error {
 	if err := mount.UnmountRecursive(filepath.Join(dir, "rootfs"), 0); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, "rootfs")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err // something is in it: never follow a mount
+	// An OCI runtime that lost the mount under its feet has made files in the
+	// bare directory. One that is mounted again cannot be renamed: what is
+	// removed here is never a container's root file system.
+	gone := filepath.Join(dir, "gone")
+	if err := os.Rename(filepath.Join(dir, "rootfs"), gone); err == nil {
+		if err := os.RemoveAll(gone); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	work, err := os.Readlink(filepath.Join(dir, "work"))
 	if err == nil {

@@ -134,7 +134,8 @@ func TestDaemonKilledDuringCreate(t *testing.T) {
 func TestBundleOfAnEarlierDaemon(t *testing.T) {
 	id := "bundle-in-the-way"
 	bundle := filepath.Join(lab.dirs.State(), "io.containerd.runtime.v2.task", "berth-"+lab.id, id)
-	if err := os.MkdirAll(filepath.Join(bundle, "rootfs"), 0o711); err != nil {
+	// With what an OCI runtime makes in it that has lost its mount.
+	if err := os.MkdirAll(filepath.Join(bundle, "rootfs", "proc"), 0o711); err != nil {
 		t.Fatal(err)
 	}
 	b := create(t, runtime.Spec{ID: id, Command: []string{"wait"}})

@@ -132,7 +132,9 @@ func Main(ctx context.Context, dirs Dirs, opts Options) error {
 	if err != nil {
 		return fmt.Errorf("exits that were missed: %w", err)
 	}
-	s, err := server.New(ctx, cfg)
+	// Asked to end while it starts, the daemon must not take the shims that it was about to load for
+	// broken ones: it would clean up after them, which kills their containers.
+	s, err := server.New(context.WithoutCancel(ctx), cfg)
 	if err := errors.Join(err, salvaged()); err != nil {
 		return fmt.Errorf("containerd: %w", err)
 	}
