@@ -340,7 +340,8 @@ func (s *session) mint(r store.Reader, t *state.Task, role, id string, x *sent) 
 	c, err := s.Mint(r, role, tasksService, t.ID, credentialsLife)
 	if err != nil {
 		s.log.Warn("assume role for task", "task", t.ARN, "role", role, "err", err)
-		return nil, fmt.Errorf("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", role) //nolint:staticcheck // AWS's own sentence
+		//lint:ignore ST1005 AWS's own sentence
+		return nil, fmt.Errorf("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", role)
 	}
 	if at := s.Now().Add(credentialsLife / 2); x.refresh.IsZero() || at.Before(x.refresh) {
 		x.refresh = at

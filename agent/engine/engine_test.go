@@ -41,7 +41,6 @@ type lab struct {
 	stop    func()
 	pullErr error
 	attach  func(ctx context.Context) error
-	drained chan struct{}
 
 	mu     sync.Mutex
 	told   []string // what the control plane was told

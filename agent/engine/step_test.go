@@ -23,7 +23,6 @@ type world struct {
 	order   int
 	top     map[string]Phase
 	wake    time.Time
-	stopped bool // somebody asked the task to stop
 }
 
 func (w *world) step() {
