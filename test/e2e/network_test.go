@@ -230,7 +230,7 @@ func TestNames(t *testing.T) {
 		t.Errorf("the name of an address that nobody has: %v", err)
 	}
 	// Outside: as this machine resolves it, whether it does or does not.
-	outside := "deb.debian.org"
+	outside := "example.com"
 	_, wantErr := net.DefaultResolver.LookupHost(t.Context(), outside)
 	if _, err := k.try("/lookup", "name", outside); (err == nil) != (wantErr == nil) {
 		t.Errorf("%s: inside %v, outside %v", outside, err, wantErr)
