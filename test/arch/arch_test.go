@@ -49,10 +49,11 @@ var rules = []struct {
 
 	// WHAT. Services meet in the store alone; ECR is the face of the registry.
 	{"service", []string{"auth/...", "aws/wire", "store/..."}},
+	{"service/page", nil},
 	{"service/logs/journal", nil},
-	{"service/logs", []string{"service", "service/logs/journal", "auth/...", "aws/...", "store/..."}},
-	{"service/ecr", []string{"service", "auth/...", "aws/...", "store/...", "registry/..."}},
-	{"service/...", []string{"service", "auth/...", "aws/...", "store/..."}},
+	{"service/logs", []string{"service", "service/page", "service/logs/...", "auth/...", "aws/...", "store/..."}},
+	{"service/ecr", []string{"service", "service/page", "auth/...", "aws/...", "store/...", "registry/..."}},
+	{"service/...", []string{"service", "service/page", "auth/...", "aws/...", "store/..."}},
 
 	// DECIDE.
 	{"control", []string{"store"}},

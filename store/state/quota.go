@@ -1,0 +1,64 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/berth-run/berth/store"
+)
+
+// Quota is a limit that somebody has set, for an account or for all.
+type Quota struct {
+	Account string // "" for every account that has no row of its own
+	Name    string // ecs/clusters
+	Value   int
+}
+
+// Quotas is keyed by account/name; what has no row has AWS's default.
+var Quotas = store.NewTable("quota", func(q *Quota) string { return QuotaKey(q.Account, q.Name) })
+
+// QuotaKey is the key of an account's quota.
+func QuotaKey(account, name string) string { return account + "/" + name }
+
+// quotaDefaults are AWS's values for a new account (facts: quotas), but for
+// those of Fargate's vCPU, which AWS raises with use and a machine limits anyway.
+var quotaDefaults = map[string]int{
+	"ecs/clusters":                        10_000,
+	"ecs/services-per-cluster":            5_000,
+	"ecs/container-instances-per-cluster": 5_000,
+	"ecs/tasks-per-service":               5_000,
+	"ecs/tasks-per-discovery-service":     1_000,
+	"ecs/services-per-namespace":          300,
+	"ecs/capacity-providers-per-cluster":  20,
+	"ecs/revisions-per-family":            1_000_000,
+	"ecs/provisioning-tasks-per-cluster":  500,
+	"ecs/target-groups-per-service":       5,
+	"ecs/exec-sessions-per-container":     1_000,
+	"ecs/fargate-vcpus":                   4_000,
+	"ecs/fargate-spot-vcpus":              4_000,
+}
+
+// QuotaNames are all quotas there are, sorted.
+func QuotaNames() []string { return slices.Sorted(maps.Keys(quotaDefaults)) }
+
+// QuotaDefault is the quota that AWS gives a new account; false if there is no such quota.
+func QuotaDefault(name string) (int, bool) {
+	n, ok := quotaDefaults[name]
+	return n, ok
+}
+
+// Limit is the quota of an account as it is set now. It panics for a name that
+// is not in the table of defaults: that is a mistake in the program.
+func Limit(r store.Reader, account, name string) int {
+	for _, a := range []string{account, ""} {
+		if q, ok := Quotas.Get(r, QuotaKey(a, name)); ok {
+			return q.Value
+		}
+	}
+	n, ok := quotaDefaults[name]
+	if !ok {
+		panic(fmt.Sprintf("state: there is no quota %q", name))
+	}
+	return n
+}
