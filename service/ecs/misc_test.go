@@ -13,6 +13,7 @@ import (
 	"github.com/berth-run/berth/auth"
 	api "github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/wire"
+	pages "github.com/berth-run/berth/service/page"
 	"github.com/berth-run/berth/store"
 )
 
