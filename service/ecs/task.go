@@ -332,7 +332,7 @@ func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListT
 	if service != "" {
 		found = state.Tasks.After(r, "service", service, after)
 	}
-	arns, next := []string{}, (*string)(nil)
+	arns, next := make([]string, 0, n), (*string)(nil)
 	for t := range found {
 		if t.DesiredStatus == desired &&
 			(in.Family == nil || t.Family == *in.Family) &&
