@@ -1,6 +1,7 @@
 // Package reap forgets what AWS forgets: stopped tasks and inactive services
-// after an hour, and deleted task definitions once nothing refers to them. It
-// never touches anything that is not already ended.
+// after an hour, client tokens after a day, the history of services after 90
+// days, and deleted task definitions once nothing refers to them. It never
+// touches anything that is not already ended.
 package reap
 
 import (
@@ -64,6 +65,10 @@ func Plan(in control.Input) (p control.Plan) {
 			gone = true
 		}
 	}
+	if in.All { // these are due by time alone
+		history(in, &p, room)
+		tokens(in, &p, room)
+	}
 	if gone {
 		p.WakeAt(in.Now) // what these referred to may go now
 		return p
@@ -94,6 +99,9 @@ func references(r store.Reader) map[string]bool {
 		if t.LastStatus != state.Stopped {
 			used[t.TaskDefinition] = true
 		}
+	}
+	for s := range state.TaskSets.All(r) {
+		used[s.TaskDefinition] = true
 	}
 	for s := range state.Services.All(r) {
 		if s.Status == "INACTIVE" {
