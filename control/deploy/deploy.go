@@ -487,7 +487,7 @@ func (r *rollout) drain() {
 		r.removed = append(r.removed, s)
 	}
 	r.svc.Status = "INACTIVE"
-	r.svc.Deployments = nil // as AWS shows a service that is gone
+	r.svc.Deployments, r.svc.ServiceDeployment = nil, "" // as AWS shows a service that is gone
 	r.svc.DeletedAt = r.in.Now
 	r.svc.Wake = time.Time{}
 }

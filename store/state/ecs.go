@@ -89,7 +89,6 @@ type Task struct {
 	EphemeralStorageGiB  int
 	EnableExecuteCommand bool
 	Tags                 []Tag
-	ClientToken          string
 
 	Zone     string // availability zone
 	Instance string // container instance ARN; for Fargate the node's hidden one
@@ -144,7 +143,7 @@ var Tasks = store.NewTable("task", func(t *Task) string { return t.ARN },
 	store.Index("instance", func(t *Task) []string { return some(t.Instance) }),
 	// The few tasks that controllers still have something to do for.
 	store.Index("status", func(t *Task) []string { return []string{t.LastStatus} }),
-	store.Index("token", func(t *Task) []string { return some(t.ClientToken) }))
+)
 
 // Advance moves the task to status, never backwards. It reports whether it moved.
 func (t *Task) Advance(status string) bool {
