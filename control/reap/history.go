@@ -4,15 +4,39 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/control"
+	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
 
 // keepDeployments is how long a service's history goes back (facts: services).
 const keepDeployments = 90 * 24 * time.Hour
 
-// history forgets service deployments and revisions that are old, or whose
-// service is gone. A service that took the name of a deleted one begins anew:
-// what is older than it was its predecessor's.
+// History forgets what is due by time alone and not missed if it stays a little
+// longer. It looks through all of it, and so only once in a while.
+var History = control.Controller{
+	Name:  "history",
+	Reads: []store.AnyTable{state.Regions},
+	Plan:  PlanHistory,
+}
+
+// PlanHistory deletes service deployments and revisions that are old, or whose
+// service is gone, and the client tokens of yesterday.
+func PlanHistory(in control.Input) (p control.Plan) {
+	p.WakeAt(in.Now.Add(keep))
+	room := func() bool {
+		if len(p.Changes) < batch {
+			return true
+		}
+		p.WakeAt(in.Now)
+		return false
+	}
+	history(in, &p, room)
+	tokens(in, &p, room)
+	return p
+}
+
+// history forgets service deployments and revisions. A service that took the
+// name of a deleted one begins anew: what is older than it was its predecessor's.
 func history(in control.Input, p *control.Plan, room func() bool) {
 	gone := func(service string, created time.Time) bool {
 		s, ok := state.Services.Get(in.Read, service)

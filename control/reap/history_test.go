@@ -40,8 +40,14 @@ func history90(tx *store.Tx) {
 
 func TestHistoryAndTokensGo(t *testing.T) {
 	db := open(t, history90)
-	for range 3 {
-		reap(t, db, now)
+	for range 3 { // what goes frees what it referred to
+		p := PlanHistory(control.Input{Read: db.Snapshot(), All: true, Now: now})
+		if ok, err := control.Apply(t.Context(), db, p); !ok || err != nil {
+			t.Fatalf("apply: %v %v", ok, err)
+		}
+		if !p.Wake.Equal(now.Add(time.Hour)) {
+			t.Errorf("wakes at %v", p.Wake)
+		}
 	}
 	snap := db.Snapshot()
 	deployments, revisions := map[string]bool{}, map[string]bool{}
@@ -70,10 +76,13 @@ func TestHistoryAndTokensGo(t *testing.T) {
 	}
 }
 
-// The history is not looked through each time a task definition is registered.
-func TestHistoryIsDueByTimeAlone(t *testing.T) {
-	db := open(t, history90)
-	if p := Plan(control.Input{Read: db.Snapshot(), Now: now}); len(p.Changes) != 0 {
-		t.Errorf("%d changes", len(p.Changes))
+func TestManyTokensGoInSteps(t *testing.T) {
+	db := open(t, func(tx *store.Tx) {
+		for n := range batch + 1 {
+			state.ClientTokens.Put(tx, &state.ClientToken{Account: "1", Operation: "RunTask", Token: fmt.Sprint(n), At: now.Add(-48 * time.Hour)})
+		}
+	})
+	if p := PlanHistory(control.Input{Read: db.Snapshot(), Now: now}); len(p.Changes) != batch || p.Wake.After(now) {
+		t.Errorf("%d changes, wakes at %v", len(p.Changes), p.Wake)
 	}
 }

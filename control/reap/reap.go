@@ -65,10 +65,6 @@ func Plan(in control.Input) (p control.Plan) {
 			gone = true
 		}
 	}
-	if in.All { // these are due by time alone
-		history(in, &p, room)
-		tokens(in, &p, room)
-	}
 	if gone {
 		p.WakeAt(in.Now) // what these referred to may go now
 		return p
