@@ -543,3 +543,36 @@ func TestServiceIsInactiveWhenItsTasksStop(t *testing.T) {
 		t.Errorf("%s", pretty(s))
 	}
 }
+
+func TestAuthorizeDeployments(t *testing.T) {
+	b := newBench(t)
+	b.register(webDefinition)
+	r, caller, rules := b.db.Snapshot(), auth.FromContext(b.ctx), b.Authorize()
+	inWeb := map[string][]string{"ecs:cluster": {prefix + "cluster/c"}, "ecs:service": {prefix + "service/c/web"}}
+	created := map[string][]string{"ecs:cluster": inWeb["ecs:cluster"], "ecs:service": inWeb["ecs:service"], "ecs:task-definition": {prefix + "task-definition/web:1"},
+		"aws:RequestTag/k": {"v"}, "aws:TagKeys": {"k"}}
+	for _, c := range []struct {
+		op       string
+		in       any
+		resource string
+		keys     map[string][]string
+	}{
+		{"StopServiceDeployment", &api.StopServiceDeploymentInput{ServiceDeploymentArn: new(prefix + "service-deployment/c/web/x")}, "service-deployment/c/web/x", inWeb},
+		{"DescribeServiceDeployments", &api.DescribeServiceDeploymentsInput{ServiceDeploymentArns: []string{prefix + "service-deployment/c/web/x"}}, "service-deployment/c/web/x", inWeb},
+		{"DescribeServiceRevisions", &api.DescribeServiceRevisionsInput{ServiceRevisionArns: []string{prefix + "service-revision/c/web/1"}}, "service-revision/c/web/1", inWeb},
+		{"ListServiceDeployments", &api.ListServiceDeploymentsInput{Cluster: new("c"), Service: new("web")}, "service/c/web", map[string][]string{"ecs:cluster": inWeb["ecs:cluster"]}},
+		{"CreateTaskSet", &api.CreateTaskSetInput{Cluster: new("c"), Service: new("web"), TaskDefinition: new("web"), Tags: []api.Tag{{Key: new("k"), Value: new("v")}}}, "task-set/c/web/*", created},
+		{"DescribeTaskSets", &api.DescribeTaskSetsInput{Cluster: new("c"), Service: new("web")}, "task-set/c/web/*", inWeb},
+		{"UpdateTaskSet", &api.UpdateTaskSetInput{Cluster: new("c"), Service: new("web"), TaskSet: new("ecs-svc/1")}, "task-set/c/web/ecs-svc/1", inWeb},
+		{"DeleteTaskSet", &api.DeleteTaskSetInput{Cluster: new("c"), Service: new("web"), TaskSet: new("bad")}, "*", inWeb},
+		{"UpdateServicePrimaryTaskSet", &api.UpdateServicePrimaryTaskSetInput{Cluster: new("c"), Service: new("web")}, "service/c/web", map[string][]string{"ecs:cluster": inWeb["ecs:cluster"]}},
+	} {
+		got := rules[c.op](b.ctx, r, caller, c.in)[0]
+		if strings.TrimPrefix(got.Resource, prefix) != c.resource {
+			t.Errorf("%s: resource %s, want %s", c.op, got.Resource, c.resource)
+		}
+		if d := cmp.Diff(c.keys, got.Keys); d != "" {
+			t.Errorf("%s: keys (-want +got):\n%s", c.op, d)
+		}
+	}
+}

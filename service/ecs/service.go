@@ -463,7 +463,7 @@ func (e *ECS) DeleteService(ctx context.Context, in *api.DeleteServiceInput) (*a
 			return &api.ServiceNotFoundException{Message: "Service not found."}
 		case s.Status == statusActive && !val(in.Force) && s.DesiredCount > 0:
 			return invalid("The service cannot be stopped while it is scaled above 0.")
-		case s.Status == statusActive && !val(in.Force) && (len(s.Deployments) > 1 || len(taskSetViews(tx, s, false)) > 0):
+		case s.Status == statusActive && !val(in.Force) && (len(s.Deployments) > 1 || hasTaskSets(tx, s)):
 			return invalid("The service cannot be stopped while deployments are active.")
 		}
 		if s.Status == statusActive {

@@ -109,7 +109,7 @@ func (e *ECS) CreateTaskSet(ctx context.Context, in *api.CreateTaskSetInput) (*a
 		}
 		if t := used(tx, caller.Account, "CreateTaskSet", val(in.ClientToken), now); t != nil {
 			if have, ok := state.TaskSets.Get(tx, t.Resources[0]); ok && t.Request == request {
-				out.TaskSet = new(taskSetView(tx, s, have, true))
+				out.TaskSet = shown(tx, s, have)
 				return nil
 			}
 			return invalid("Creation of task set was not idempotent.")
@@ -160,7 +160,7 @@ func (e *ECS) CreateTaskSet(ctx context.Context, in *api.CreateTaskSetInput) (*a
 		}
 		state.TaskSets.Put(tx, t)
 		remember(tx, &state.ClientToken{Account: caller.Account, Operation: "CreateTaskSet", Token: val(in.ClientToken), Request: request, Resources: []string{arn}, At: now})
-		out.TaskSet = new(taskSetView(tx, s, t, true))
+		out.TaskSet = shown(tx, s, t)
 		return nil
 	})
 }
@@ -179,13 +179,14 @@ func (e *ECS) DescribeTaskSets(ctx context.Context, in *api.DescribeTaskSetsInpu
 			out.TaskSets = taskSetViews(r, s, tags)
 			return nil
 		}
+		_, by := tally(r, s.ARN)
 		for _, ref := range in.TaskSets {
 			arn, err := taskSetARN(s.ARN, ref)
 			if err != nil {
 				return err
 			}
 			if t, ok := state.TaskSets.Get(r, arn); ok {
-				out.TaskSets = append(out.TaskSets, taskSetView(r, s, t, tags))
+				out.TaskSets = append(out.TaskSets, taskSetView(s, t, by, tags))
 			} else {
 				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
 			}
@@ -221,7 +222,7 @@ func (e *ECS) UpdateTaskSet(ctx context.Context, in *api.UpdateTaskSetInput) (*a
 			unsettle(&n, now)
 		}
 		state.TaskSets.Put(tx, &n)
-		out.TaskSet = new(taskSetView(tx, s, &n, true))
+		out.TaskSet = shown(tx, s, &n)
 		return nil
 	})
 }
@@ -257,7 +258,7 @@ func (e *ECS) DeleteTaskSet(ctx context.Context, in *api.DeleteTaskSetInput) (*a
 			state.TaskSets.Put(tx, &n)
 			t = &n
 		}
-		out.TaskSet = new(taskSetView(tx, s, t, true))
+		out.TaskSet = shown(tx, s, t)
 		return nil
 	})
 }
@@ -295,7 +296,7 @@ func (e *ECS) UpdateServicePrimaryTaskSet(ctx context.Context, in *api.UpdateSer
 		next.TaskDefinition, next.LaunchType, next.Network = n.TaskDefinition, n.LaunchType, n.Network
 		next.PlatformVersion, next.PlatformFamily = n.PlatformVersion, n.PlatformFamily
 		state.Services.Put(tx, next)
-		out.TaskSet = new(taskSetView(tx, next, &n, true))
+		out.TaskSet = shown(tx, next, &n)
 		return nil
 	})
 }
@@ -305,15 +306,30 @@ func taskSetViews(r store.Reader, s *state.Service, tags bool) []api.TaskSet {
 	sets := slices.SortedFunc(state.TaskSets.By(r, "service", s.ARN), func(a, b *state.TaskSet) int {
 		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ARN, b.ARN))
 	})
+	_, by := tally(r, s.ARN)
 	out := make([]api.TaskSet, len(sets))
 	for i, t := range sets {
-		out[i] = taskSetView(r, s, t, tags)
+		out[i] = taskSetView(s, t, by, tags)
 	}
 	return out
 }
 
-func taskSetView(r store.Reader, s *state.Service, t *state.TaskSet, tags bool) api.TaskSet {
+// shown is a task set as the operations that change it answer it.
+func shown(r store.Reader, s *state.Service, t *state.TaskSet) *api.TaskSet {
 	_, by := tally(r, s.ARN)
+	return new(taskSetView(s, t, by, true))
+}
+
+// hasTaskSets reports whether a service has any.
+func hasTaskSets(r store.Reader, s *state.Service) bool {
+	for range state.TaskSets.By(r, "service", s.ARN) {
+		return true
+	}
+	return false
+}
+
+// taskSetView shows one task set; by counts the tasks of its service.
+func taskSetView(s *state.Service, t *state.TaskSet, by map[string]counts, tags bool) api.TaskSet {
 	c := by[t.ID]
 	v := api.TaskSet{
 		Id: &t.ID, TaskSetArn: &t.ARN, ServiceArn: &t.Service, ClusterArn: &t.Cluster, ExternalId: opt(t.ExternalID),

@@ -226,3 +226,31 @@ func TestTaskSetProtection(t *testing.T) {
 		t.Errorf("%d task sets left", n)
 	}
 }
+
+func FuzzTaskSetReference(f *testing.F) {
+	const service = prefix + "service/default/web"
+	for _, s := range []string{"ecs-svc/1", prefix + "task-set/default/web/ecs-svc/1", "ecs-svc/", "ecs-svc/x", prefix + "task-set/default/other/ecs-svc/1", "", "1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		arn, err := taskSetARN(service, s)
+		if err != nil {
+			return
+		}
+		again, err := taskSetARN(service, arn)
+		if err != nil || again != arn || !strings.HasPrefix(arn, prefix+"task-set/default/web/ecs-svc/") {
+			t.Errorf("%q is %q, which is %q: %v", s, arn, again, err)
+		}
+	})
+}
+
+func FuzzNamespace(f *testing.F) {
+	for _, s := range []string{"prod", "", "arn:aws:servicediscovery:r:1:namespace/ns-1", "arn:", "arn:aws:servicediscovery:r:1:namespace/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if checkNamespace(s) == nil && (s == "" || isARN(s) && !strings.Contains(s, ":namespace/")) {
+			t.Errorf("%q is taken for a namespace", s)
+		}
+	})
+}
