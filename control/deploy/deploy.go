@@ -243,15 +243,18 @@ func (r *rollout) roll() {
 		good = r.live(func(t *state.Task) bool { return mine(t) && !slices.Contains(sick, t) })
 	}
 
-	started := 0
+	if p.RolloutState == "FAILED" {
+		floor = max(floor, desired) // nothing takes the place of what stops now
+	}
+	started := r.refill(floor, ceiling, good, own, old)
 	if missing := desired - len(good); missing > 0 && p.RolloutState != "FAILED" {
-		room := ceiling - len(own) - len(old)
+		room := ceiling - len(own) - len(old) - started
 		switch n := min(missing, room); {
 		case r.svc.NextStart.After(r.in.Now):
 			r.wakeAt(r.svc.NextStart)
 		case n > 0:
 			r.start(n, len(sick), launch{p.ID, p.TaskDefinition, p.Network, p.LaunchType, p.PlatformVersion, p.PlatformFamily})
-			started = n
+			started += n
 		case len(sick) > 0:
 			// No room for a replacement first: one at a time makes room.
 			r.stop(sick[:1], "Task failed container health checks")
@@ -260,21 +263,19 @@ func (r *rollout) roll() {
 	}
 
 	// What is older, or sick, goes as far as the minimum of healthy tasks allows.
-	healthy := 0
-	for _, t := range append(slices.Clone(good), old...) {
-		if r.healthy(t) {
-			healthy++
-		}
-	}
-	if p.RolloutState == "FAILED" {
-		// Nothing takes the place of what stops now.
-		floor = max(floor, desired)
-	}
-	var out []*state.Task
+	ready := r.ready(good)
+	healthy := ready + r.ready(old)
+	spare := r.spare()
+	coming := floor - healthy // tasks of the spare deployment that may yet become healthy
+	var out, ill []*state.Task
 	for _, t := range old {
-		useless := t.LastStatus != state.Running || t.Health == "UNHEALTHY" // it does not count for the minimum
+		pending := t.LastStatus != state.Running
 		switch {
-		case !useless && healthy <= floor:
+		case t.Health == "UNHEALTHY" && !pending:
+			ill = append(ill, t)
+		case pending && spare != nil && t.Deployment == spare.ID && coming > 0:
+			coming--
+		case !pending && healthy <= floor:
 		case t.Protected(r.in.Now):
 			blocked[t.Deployment]++
 			r.wakeAt(t.ProtectedUntil)
@@ -283,9 +284,16 @@ func (r *rollout) roll() {
 			if r.healthy(t) {
 				healthy--
 			}
+			if spare != nil && t.Deployment == spare.ID {
+				spare.DesiredCount = max(0, spare.DesiredCount-1)
+			}
 		}
 	}
 	r.stop(out, "Scaling activity initiated by (deployment "+p.ID+")")
+	r.stop(ill, "Task failed container health checks")
+	if spare != nil && ready >= floor {
+		spare.DesiredCount = 0 // it is not needed any more
+	}
 	r.retire(good, sick, desired)
 	waits := "" // the newest deployment with a task that may not go
 	for _, d := range r.svc.Deployments {
@@ -295,14 +303,87 @@ func (r *rollout) roll() {
 	}
 	r.protection(&r.svc.Protection, waits, blocked[waits])
 
-	stuck := started == 0 && r.svc.Protection.Message == "" && len(out) == 0 && len(old) > 0 && len(good) < desired &&
+	stuck := started == 0 && r.svc.Protection.Message == "" && len(out)+len(ill) == 0 && len(old) > 0 && len(good) < desired &&
 		p.RolloutState == "IN_PROGRESS" && ceiling <= len(own)+len(old) && allRunning(own) && allRunning(old) && healthy <= floor
 	if stuck && !r.settling(append(own, old...)) && !r.svc.SaidBlocked {
 		r.event("was unable to stop or start tasks during a deployment because of the service deployment configuration. Update the minimumHealthyPercent or maximumPercent value and try again.")
 		r.svc.SaidBlocked = true
-	} else if started > 0 || len(out) > 0 {
+	} else if started > 0 || len(out)+len(ill) > 0 {
 		r.svc.SaidBlocked = false
 	}
+}
+
+// spare is the last completed deployment while a newer one rolls out, or has
+// failed: its tasks are what the minimum rests on. Its desired count is how many
+// of them were not stopped in favour of newer ones.
+func (r *rollout) spare() *state.Deployment {
+	if r.svc.LastCompleted == nil {
+		return nil
+	}
+	for i := range r.svc.Deployments[1:] {
+		if d := &r.svc.Deployments[i+1]; d.ID == r.svc.LastCompleted.ID {
+			return d
+		}
+	}
+	return nil
+}
+
+// refill replaces tasks of the spare deployment that ended, as far as the minimum
+// needs them: what takes the place of a task is of its own revision (facts: services).
+func (r *rollout) refill(floor, ceiling int, good, own, old []*state.Task) int {
+	d := r.spare()
+	if d == nil {
+		return 0
+	}
+	have, coming := 0, 0
+	for _, t := range old {
+		if t.Deployment == d.ID && t.Health != "UNHEALTHY" {
+			have++
+			if !r.healthy(t) {
+				coming++
+			}
+		}
+	}
+	n := min(d.DesiredCount-have, floor-r.ready(good)-r.ready(old)-coming, ceiling-len(own)-len(old))
+	if n <= 0 {
+		return 0
+	}
+	failures, last := 0, time.Time{}
+	for _, t := range r.tasks {
+		if t.Deployment == d.ID && t.DesiredStatus == state.Stopped && failed(t) {
+			failures++
+			if t.StoppingAt.After(last) {
+				last = t.StoppingAt
+			}
+		}
+	}
+	if at := last.Add(delay(failures)); at.After(r.in.Now) {
+		r.wakeAt(at)
+		return 0
+	}
+	r.start(n, 0, launch{d.ID, d.TaskDefinition, d.Network, d.LaunchType, d.PlatformVersion, d.PlatformFamily})
+	return n
+}
+
+// failed: the task ended by itself before it had run for long, or never ran.
+func failed(t *state.Task) bool {
+	switch t.StopCode {
+	case "TaskFailedToStart":
+		return true
+	case "EssentialContainerExited":
+		return t.StartedAt.IsZero() || t.StoppingAt.Sub(t.StartedAt) < brief
+	}
+	return false
+}
+
+// ready is how many of the tasks are healthy.
+func (r *rollout) ready(ts []*state.Task) (n int) {
+	for _, t := range ts {
+		if r.healthy(t) {
+			n++
+		}
+	}
+	return n
 }
 
 // settling: some task will yet count as healthy, by time or by its first check.
@@ -341,13 +422,7 @@ func (r *rollout) retire(good, sick []*state.Task, desired int) {
 	if len(sick) == 0 || len(good) < desired {
 		return
 	}
-	ready := 0
-	for _, t := range good {
-		if r.healthy(t) {
-			ready++
-		}
-	}
-	r.stop(sick[:min(len(sick), max(0, ready+len(sick)-desired))], "Task failed container health checks")
+	r.stop(sick[:min(len(sick), max(0, r.ready(good)+len(sick)-desired))], "Task failed container health checks")
 }
 
 // scaleIn stops n of the tasks of a deployment: those not running first, then
@@ -417,7 +492,7 @@ const again = 6 * time.Hour
 // complete notices the end of a rollout and the steady state.
 func (r *rollout) complete() {
 	p := r.primary()
-	running, live, rest := 0, 0, map[string]bool{}
+	running, live, rest, wanted := 0, 0, map[string]bool{}, map[string]int{}
 	for _, t := range r.all() {
 		if t.LastStatus != state.Stopped {
 			rest[t.Deployment] = true
@@ -426,19 +501,23 @@ func (r *rollout) complete() {
 			continue
 		}
 		live++
+		wanted[t.Deployment]++
 		if t.Deployment == p.ID && r.runs(t) {
 			running++
 		}
 	}
+	spare := r.spare()
+	for i := range r.svc.Deployments[1:] {
+		if d := &r.svc.Deployments[i+1]; d != spare {
+			d.DesiredCount = wanted[d.ID]
+		}
+	}
 	// A deployment leaves the list with its last task.
 	r.svc.Deployments = slices.DeleteFunc(r.svc.Deployments, func(d state.Deployment) bool {
-		return d.ID != p.ID && !rest[d.ID]
+		return d.ID != p.ID && !rest[d.ID] && d.DesiredCount == 0
 	})
 	p = r.primary()
 	p.DesiredCount = r.svc.DesiredCount
-	for i := range r.svc.Deployments[1:] {
-		r.svc.Deployments[i+1].DesiredCount = 0
-	}
 	steady := running == r.svc.DesiredCount && live == running && len(r.svc.Deployments) == 1 && p.RolloutState != "FAILED"
 	if !steady {
 		r.svc.SteadyAt = time.Time{}

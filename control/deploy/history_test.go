@@ -378,3 +378,74 @@ func TestPlansWhatChanged(t *testing.T) {
 		t.Error("nobody looked at the request to stop")
 	}
 }
+
+// While a new revision does not get anywhere, tasks of the old one that end are
+// replaced by their like, and the service keeps what its minimum asks for.
+func TestOldRevisionHoldsTheMinimum(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		desired := rapid.IntRange(1, 3).Draw(t, "desired")
+		var c *ecs.DeploymentConfiguration
+		if rapid.Bool().Draw(t, "breaker") {
+			c = breakerOn(false)
+		}
+		w := newWorld(t, desired, c)
+		w.record()
+		w.settle()
+		w.deploy(2)
+		w.record()
+		if rapid.Bool().Draw(t, "abort") {
+			w.ask(state.DeploymentStopRequested)
+		}
+		for range rapid.IntRange(1, 10).Draw(t, "rounds") {
+			w.plan()
+			for _, x := range w.tasks() {
+				w.step(x, x.TaskDefinition == "td:2")
+			}
+			w.now = w.now.Add(time.Minute)
+			w.plan()
+			if ts := w.tasks(); rapid.Bool().Draw(t, "dies") {
+				x := rapid.SampledFrom(ts).Draw(t, "task")
+				w.step(x, true)
+			}
+		}
+		for range 6 {
+			w.plan()
+			for _, x := range w.tasks() {
+				w.step(x, x.TaskDefinition == "td:2")
+			}
+			w.now = w.now.Add(30 * time.Minute)
+		}
+		if got := w.running("td:1"); got != desired {
+			t.Fatalf("%d tasks of the old revision run, want %d: %+v", got, desired, w.service().Deployments)
+		}
+		// The next revision still replaces all of it.
+		w.deploy(3)
+		w.record()
+		w.now = w.now.Add(time.Hour)
+		w.settle()
+		if w.running("td:3") != desired || w.running("") != desired {
+			t.Fatalf("%d of td:3, %d in all", w.running("td:3"), w.running(""))
+		}
+	})
+}
+
+// An old revision that does not start any more is not tried without end.
+func TestRefillsSlowDown(t *testing.T) {
+	w := newWorld(t, 1, breakerOn(false))
+	w.record()
+	w.settle()
+	w.deploy(2)
+	w.record()
+	w.ask(state.DeploymentStopRequested)
+	w.now = w.now.Add(time.Minute)
+	for range 600 {
+		w.plan()
+		for _, x := range w.tasks() {
+			w.step(x, true)
+		}
+		w.now = w.now.Add(time.Second)
+	}
+	if n := len(w.tasks()); n < 8 || n > 20 {
+		t.Fatalf("%d tasks in ten minutes", n)
+	}
+}
