@@ -124,18 +124,9 @@ func (r *rollout) countFailures(id string, p *state.Deployment) {
 		if !of(t) || t.FailureCounted || t.LastStatus != state.Stopped && t.DesiredStatus != state.Stopped {
 			continue
 		}
-		failed, short := false, false
-		switch {
-		case t.StopCode == "TaskFailedToStart":
-			failed = true
-		case t.StopCode == "EssentialContainerExited":
-			short = t.StartedAt.IsZero() || !t.StoppingAt.IsZero() && t.StoppingAt.Sub(t.StartedAt) < brief ||
-				!t.ExecutionStoppedAt.IsZero() && t.ExecutionStoppedAt.Sub(t.StartedAt) < brief
-			failed = t.StartedAt.IsZero()
-		case t.StoppedReason == "Task failed container health checks":
-			failed = true
-		}
-		if !failed && !short {
+		failed := t.StopCode == "TaskFailedToStart" || t.StopCode == "EssentialContainerExited" && t.StartedAt.IsZero() ||
+			t.StoppedReason == "Task failed container health checks"
+		if !failed && !short(t) {
 			continue
 		}
 		r.edit(t).FailureCounted = true
@@ -160,6 +151,18 @@ func (r *rollout) countFailures(id string, p *state.Deployment) {
 			}
 		}
 	}
+}
+
+// short: the task ended by itself before it had run for long, or never ran.
+func short(t *state.Task) bool {
+	within := func(end time.Time) bool { return !end.IsZero() && end.Sub(t.StartedAt) < brief }
+	switch t.StopCode {
+	case "TaskFailedToStart":
+		return true
+	case "EssentialContainerExited":
+		return t.StartedAt.IsZero() || within(t.StoppingAt) || within(t.ExecutionStoppedAt)
+	}
+	return false
 }
 
 const (

@@ -350,7 +350,7 @@ func (r *rollout) refill(floor, ceiling int, good, own, old []*state.Task) int {
 	}
 	failures, last := 0, time.Time{}
 	for _, t := range r.tasks {
-		if t.Deployment == d.ID && t.DesiredStatus == state.Stopped && failed(t) {
+		if t.Deployment == d.ID && t.DesiredStatus == state.Stopped && short(t) {
 			failures++
 			if t.StoppingAt.After(last) {
 				last = t.StoppingAt
@@ -363,17 +363,6 @@ func (r *rollout) refill(floor, ceiling int, good, own, old []*state.Task) int {
 	}
 	r.start(n, 0, launch{d.ID, d.TaskDefinition, d.Network, d.LaunchType, d.PlatformVersion, d.PlatformFamily})
 	return n
-}
-
-// failed: the task ended by itself before it had run for long, or never ran.
-func failed(t *state.Task) bool {
-	switch t.StopCode {
-	case "TaskFailedToStart":
-		return true
-	case "EssentialContainerExited":
-		return t.StartedAt.IsZero() || t.StoppingAt.Sub(t.StartedAt) < brief
-	}
-	return false
 }
 
 // ready is how many of the tasks are healthy.

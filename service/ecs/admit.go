@@ -27,6 +27,7 @@ type parts struct {
 	constraints   []api.PlacementConstraint
 	placement     []api.PlacementStrategy
 	gracePeriod   *int32
+	fargate       bool // it runs on Fargate, which has nothing to choose from
 }
 
 func (p parts) external() bool {
@@ -285,6 +286,10 @@ func (p parts) refuse() error {
 		return unsupported("deploymentController CODE_DEPLOY")
 	case p.scheduling == api.SchedulingStrategyDaemon:
 		return unsupported("schedulingStrategy DAEMON")
+	case len(p.constraints) > 0 && !p.fargate:
+		return unsupported("placementConstraints")
+	case len(p.placement) > 0 && !p.fargate:
+		return unsupported("placementStrategy")
 	case len(p.constraints) > 0:
 		return invalid("Placement constraints are not supported with FARGATE launch type.")
 	case len(p.placement) > 0:

@@ -91,6 +91,7 @@ func createParts(in *api.CreateServiceInput) parts {
 		volumes: in.VolumeConfigurations, lattice: in.VpcLatticeConfigurations, connect: in.ServiceConnectConfiguration,
 		controller: in.DeploymentController, scheduling: in.SchedulingStrategy, configuration: in.DeploymentConfiguration,
 		constraints: in.PlacementConstraints, placement: in.PlacementStrategy, gracePeriod: in.HealthCheckGracePeriodSeconds,
+		fargate: in.LaunchType == api.LaunchTypeFargate,
 	}
 }
 
@@ -299,7 +300,7 @@ func (e *ECS) UpdateService(ctx context.Context, in *api.UpdateServiceInput) (*a
 			return &api.ServiceNotActiveException{Message: "Service was not ACTIVE."}
 		}
 		p := p
-		p.controller = have.DeploymentController
+		p.controller, p.fargate = have.DeploymentController, have.LaunchType == string(api.LaunchTypeFargate) && !isExternal(have)
 		if err := p.check(); err != nil {
 			return err
 		}
@@ -311,7 +312,7 @@ func (e *ECS) UpdateService(ctx context.Context, in *api.UpdateServiceInput) (*a
 		}
 		s := have.Clone()
 		if isExternal(s) {
-			err = resize(tx, s, in, now)
+			err = resize(tx, s, in, p, now)
 		} else {
 			err = e.change(tx, caller, s, in, p, now)
 		}
@@ -325,7 +326,10 @@ func (e *ECS) UpdateService(ctx context.Context, in *api.UpdateServiceInput) (*a
 }
 
 // resize applies an update to a service whose task sets have the rest.
-func resize(tx *store.Tx, s *state.Service, in *api.UpdateServiceInput, now time.Time) error {
+func resize(tx *store.Tx, s *state.Service, in *api.UpdateServiceInput, p parts, now time.Time) error {
+	if err := p.refuse(); err != nil {
+		return err
+	}
 	if in.AvailabilityZoneRebalancing == api.AvailabilityZoneRebalancingEnabled {
 		return invalid("Availability Zone Rebalancing is not supported with the EXTERNAL deployment controller.")
 	}

@@ -154,6 +154,7 @@ func TestTaskSetRefuses(t *testing.T) {
 		`{"service":"web","networkConfiguration":` + webNetwork + `}`:           "Unable to update network parameters on services with an EXTERNAL deployment controller. Create a new task set instead.",
 		`{"service":"web","forceNewDeployment":true}`:                           "Cannot force a new deployment on services with an EXTERNAL deployment controller. Create a new task set instead.",
 		`{"service":"web","availabilityZoneRebalancing":"ENABLED"}`:             "Availability Zone Rebalancing is not supported with the EXTERNAL deployment controller.",
+		`{"service":"web","placementStrategy":[{"type":"random"}]}`:             "placementStrategy is not supported by this version of Berth.",
 		`{"service":"web","deploymentController":{"type":"ECS"}}`:               "changing the deploymentController of a service is not supported by this version of Berth.",
 		`{"service":"web","deploymentConfiguration":{"strategy":"BLUE_GREEN"}}`: "The deployment strategy BLUE_GREEN is only supported with the ECS deployment controller.",
 	} {
