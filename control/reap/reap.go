@@ -1,6 +1,7 @@
 // Package reap forgets what AWS forgets: stopped tasks and inactive services
-// after an hour, and deleted task definitions once nothing refers to them. It
-// never touches anything that is not already ended.
+// after an hour, client tokens after a day, the history of services after 90
+// days, and deleted task definitions once nothing refers to them. It never
+// touches anything that is not already ended.
 package reap
 
 import (
@@ -94,6 +95,9 @@ func references(r store.Reader) map[string]bool {
 		if t.LastStatus != state.Stopped {
 			used[t.TaskDefinition] = true
 		}
+	}
+	for s := range state.TaskSets.All(r) {
+		used[s.TaskDefinition] = true
 	}
 	for s := range state.Services.All(r) {
 		if s.Status == "INACTIVE" {
