@@ -281,7 +281,7 @@ func (a *Authorizer) decide(ctx context.Context, p *principal, c *Caller, check 
 func (a *Authorizer) request(ctx context.Context, p *principal, c *Caller, check *Check) policy.Request {
 	around := RequestFrom(ctx)
 	return policy.Request{
-		Principal: policy.Principal{Account: c.Account, ARN: c.ARN, Role: c.RoleARN, ID: c.PrincipalID(), Root: c.Kind == RootUser},
+		Principal: policy.Principal{Account: c.Account, ARN: c.ARN, Parent: c.RoleARN, ID: c.PrincipalID(), Root: c.Kind == RootUser},
 		Action:    check.Action, Resource: check.Resource,
 		Keys:     lowerKeys(check.Keys),
 		Global:   func(name string) ([]string, bool) { return a.global(around, p, c, name) },
