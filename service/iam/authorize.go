@@ -124,7 +124,7 @@ func existing(r store.Reader, c *auth.Caller, op, kind, name string, in any) aut
 		}
 	case "policy":
 		check.Resource = name
-		if p, err := customerPolicy(r, name); err == nil {
+		if p, err := customerPolicy(r, c.Account, name); err == nil {
 			tags = p.Tags
 		}
 	}

@@ -46,8 +46,8 @@ func (s *Service) CreateAccessKey(ctx context.Context, in *api.CreateAccessKeyIn
 		if k.User, err = owner(ctx, tx, in.UserName); err != nil {
 			return err
 		}
-		if len(keysOf(tx, acct, k.User)) >= maxKeys {
-			return quota("AccessKeysPerUser", maxKeys)
+		if err := full(tx, acct, "AccessKeysPerUser", "access-keys-per-user", len(keysOf(tx, acct, k.User))); err != nil {
+			return err
 		}
 		state.AccessKeys.Put(tx, k)
 		return nil
@@ -66,7 +66,7 @@ func (s *Service) ListAccessKeys(ctx context.Context, in *api.ListAccessKeysInpu
 	if err != nil {
 		return nil, err
 	}
-	keys, more, marker, err := page(keysOf(snap, account(ctx), name), func(k *state.AccessKey) string { return k.ID }, in.Marker, in.MaxItems)
+	keys, more, marker, err := cut(ctx, s, in, keysOf(snap, account(ctx), name), func(k *state.AccessKey) string { return k.ID })
 	if err != nil {
 		return nil, err
 	}

@@ -40,8 +40,8 @@ func trust(r store.Reader, account, document string) error {
 	if err != nil {
 		return err
 	}
-	if policy.Length(document) > maxTrust {
-		return quota("ACLSizePerRole", maxTrust)
+	if n := limit(r, account, "trust-policy-size"); policy.Length(document) > n {
+		return quota("ACLSizePerRole", n)
 	}
 	for _, p := range doc.AWSPrincipals() {
 		if !principalExists(r, account, p) {
@@ -107,10 +107,10 @@ func (s *Service) CreateRole(ctx context.Context, in *api.CreateRoleInput) (*api
 		if _, err := role(tx, acct, r.Name); err == nil {
 			return exists("Role with name %s already exists.", r.Name)
 		}
-		if state.Roles.Count(tx) >= maxRoles {
-			return quota("RolesPerAccount", maxRoles)
+		if err := full(tx, acct, "RolesPerAccount", "roles", count(tx, state.Roles, acct)); err != nil {
+			return err
 		}
-		if r.Boundary, err = boundary(tx, in.PermissionsBoundary); err != nil {
+		if r.Boundary, err = boundary(tx, account(ctx), in.PermissionsBoundary); err != nil {
 			return err
 		}
 		state.Roles.Put(tx, r)
@@ -141,7 +141,7 @@ func (s *Service) ListRoles(ctx context.Context, in *api.ListRolesInput) (*api.L
 			all = append(all, r)
 		}
 	}
-	all, more, marker, err := page(byKey(all, roleKey), roleKey, in.Marker, in.MaxItems)
+	all, more, marker, err := cut(ctx, s, in, all, roleKey)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +209,7 @@ func (s *Service) UpdateAssumeRolePolicy(ctx context.Context, in *api.UpdateAssu
 // PutRolePermissionsBoundary sets the most that a role's policies can allow.
 func (s *Service) PutRolePermissionsBoundary(ctx context.Context, in *api.PutRolePermissionsBoundaryInput) (*api.PutRolePermissionsBoundaryOutput, error) {
 	return &api.PutRolePermissionsBoundaryOutput{}, s.setRole(ctx, *in.RoleName, func(tx *store.Tx, r *state.Role) (err error) {
-		r.Boundary, err = boundary(tx, in.PermissionsBoundary)
+		r.Boundary, err = boundary(tx, account(ctx), in.PermissionsBoundary)
 		return err
 	})
 }
