@@ -124,6 +124,7 @@ func (s *Service) DeleteAccessKey(ctx context.Context, in *api.DeleteAccessKeyIn
 		if err != nil {
 			return err
 		}
+		forget(tx, k.ID)
 		state.AccessKeys.Delete(tx, k.ID)
 		return nil
 	})
