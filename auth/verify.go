@@ -19,6 +19,9 @@ type Verifier struct {
 	Sessions *Sessions        // required
 	Region   string           // required: requests must be scoped to it
 	Clock    func() time.Time // nil: time.Now
+	// Used, if there is one, is told of every caller that was verified. It must
+	// return at once.
+	Used func(c *Caller, service, region string, at time.Time)
 
 	keys sigv4.Keys
 }
@@ -127,6 +130,9 @@ func (v *Verifier) Verify(r store.Reader, req *http.Request, body []byte, servic
 	}
 	if c.Session != nil && !now.Before(c.Session.ExpiresAt) {
 		return nil, &Failure{ExpiredToken, expiredToken}
+	}
+	if v.Used != nil {
+		v.Used(c, sig.Service, sig.Region, now)
 	}
 	return c, nil
 }

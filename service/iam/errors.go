@@ -1,6 +1,7 @@
 package iam
 
 import (
+	"errors"
 	"fmt"
 
 	api "github.com/berth-run/berth/aws/iam"
@@ -58,4 +59,9 @@ func count[T any](r store.Reader, t *store.Table[T], account string) int {
 		n++
 	}
 	return n
+}
+
+func isNoSuch(err error) bool {
+	_, is := errors.AsType[*api.NoSuchEntityException](err)
+	return is
 }

@@ -90,6 +90,43 @@ func (s *Service) ListGroups(ctx context.Context, in *api.ListGroupsInput) (*api
 	return out, nil
 }
 
+// UpdateGroup renames or moves a group. Its members and policies stay.
+func (s *Service) UpdateGroup(ctx context.Context, in *api.UpdateGroupInput) (*api.UpdateGroupOutput, error) {
+	acct := account(ctx)
+	return &api.UpdateGroupOutput{}, s.update(ctx, func(tx *store.Tx) error {
+		old, err := group(tx, acct, *in.GroupName)
+		if err != nil {
+			return err
+		}
+		next := *old
+		if in.NewPath != nil {
+			next.Path = *in.NewPath
+		}
+		if in.NewGroupName != nil {
+			next.Name = *in.NewGroupName
+		}
+		if other, err := group(tx, acct, next.Name); err == nil && other.ID != old.ID {
+			return exists("Group with name %s already exists.", next.Name)
+		}
+		if next.Name != old.Name {
+			// Its members hold its name.
+			for _, u := range members(tx, old) {
+				moved := *u
+				moved.Groups = slices.Clone(u.Groups)
+				for i, name := range moved.Groups {
+					if strings.EqualFold(name, old.Name) {
+						moved.Groups[i] = next.Name
+					}
+				}
+				state.Users.Put(tx, &moved)
+			}
+			state.Groups.Delete(tx, state.IAMKey(acct, old.Name))
+		}
+		state.Groups.Put(tx, &next)
+		return nil
+	})
+}
+
 // DeleteGroup deletes a group without members and policies.
 func (s *Service) DeleteGroup(ctx context.Context, in *api.DeleteGroupInput) (*api.DeleteGroupOutput, error) {
 	acct := account(ctx)

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/berth-run/berth/auth"
@@ -29,8 +30,9 @@ type Config struct {
 // the embedded Unimplemented.
 type Service struct {
 	api.Unimplemented
-	db    *store.DB
-	clock func() time.Time
+	db      *store.DB
+	clock   func() time.Time
+	hashing sync.Mutex // one hash of a password at a time
 }
 
 var _ api.Handler = (*Service)(nil)

@@ -302,10 +302,15 @@ func (s *Service) GetPolicyVersion(ctx context.Context, in *api.GetPolicyVersion
 // anyPolicy is a policy of the account, or one of AWS in the same form.
 func anyPolicy(r store.Reader, account, arn string) (*state.ManagedPolicy, error) {
 	if p, ok := managed.Find(arn); ok {
-		return &state.ManagedPolicy{Path: p.Path, Name: p.Name, Default: p.Version,
-			Versions: []state.PolicyVersion{{ID: p.Version, Document: p.Document, CreatedAt: p.UpdatedAt}}}, nil
+		return ofAWS(p), nil
 	}
 	return customerPolicy(r, account, arn)
+}
+
+// ofAWS is a policy of AWS in the form of an account's.
+func ofAWS(p *managed.Policy) *state.ManagedPolicy {
+	return &state.ManagedPolicy{Path: p.Path, Name: p.Name, Default: p.Version,
+		Versions: []state.PolicyVersion{{ID: p.Version, Document: p.Document, CreatedAt: p.UpdatedAt}}}
 }
 
 // ListPolicyVersions lists versions, newest first as in AWS.

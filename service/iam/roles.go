@@ -27,8 +27,6 @@ func viewRole(r *state.Role, full bool) *api.Role {
 		AssumeRolePolicyDocument: encoded(r.Trust), Description: optional(r.Description), MaxSessionDuration: new(int32(r.MaxSessionDuration))}
 	if full {
 		v.PermissionsBoundary, v.Tags = viewBoundary(r.Boundary), viewTags(r.Tags)
-		// When a role was last used is not recorded; an empty answer says so.
-		v.RoleLastUsed = &api.RoleLastUsed{}
 	}
 	return v
 }
@@ -119,18 +117,19 @@ func (s *Service) CreateRole(ctx context.Context, in *api.CreateRoleInput) (*api
 	if err != nil {
 		return nil, err
 	}
-	v := viewRole(r, true)
-	v.RoleLastUsed = nil
-	return &api.CreateRoleOutput{Role: v}, nil
+	return &api.CreateRoleOutput{Role: viewRole(r, true)}, nil
 }
 
 // GetRole shows a role.
 func (s *Service) GetRole(ctx context.Context, in *api.GetRoleInput) (*api.GetRoleOutput, error) {
-	r, err := role(s.db.Snapshot(), account(ctx), *in.RoleName)
+	snap := s.db.Snapshot()
+	r, err := role(snap, account(ctx), *in.RoleName)
 	if err != nil {
 		return nil, err
 	}
-	return &api.GetRoleOutput{Role: viewRole(r, true)}, nil
+	v := viewRole(r, true)
+	v.RoleLastUsed = roleLastUsed(snap, r)
+	return &api.GetRoleOutput{Role: v}, nil
 }
 
 // ListRoles lists the account's roles by name.
@@ -244,6 +243,7 @@ func (s *Service) DeleteRole(ctx context.Context, in *api.DeleteRoleInput) (*api
 		case len(r.Inline) > 0:
 			return conflict("delete policies")
 		}
+		forget(tx, r.ID)
 		state.Roles.Delete(tx, state.IAMKey(acct, r.Name))
 		return nil
 	})

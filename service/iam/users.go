@@ -151,15 +151,24 @@ func (s *Service) DeleteUser(ctx context.Context, in *api.DeleteUserInput) (*api
 			return err
 		}
 		switch {
+		case state.LoginProfiles.Has(tx, u.ID):
+			return conflict("delete login profile")
 		case len(keysOf(tx, acct, u.Name)) > 0:
 			return conflict("delete access keys")
+		case len(signingCertificates(tx, u)) > 0:
+			return conflict("delete signing certificates")
+		case len(devicesOf(tx, u)) > 0:
+			return conflict("delete MFA device")
 		case len(u.Attached) > 0:
 			return conflict("detach all policies")
 		case len(u.Inline) > 0:
 			return conflict("delete policies")
 		case len(u.Groups) > 0:
 			return conflict("remove users from group")
+		case len(sshKeys(tx, u))+len(serviceCredentials(tx, u)) > 0:
+			return conflict("remove referenced objects")
 		}
+		forget(tx, u.ID)
 		state.Users.Delete(tx, state.IAMKey(acct, u.Name))
 		return nil
 	})

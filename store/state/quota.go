@@ -42,6 +42,7 @@ var quotaDefaults = map[string]int{
 	"iam/groups":                          300,
 	"iam/roles":                           1_000,
 	"iam/policies":                        1_500,
+	"iam/policy-versions":                 10_000,
 	"iam/instance-profiles":               1_000,
 	"iam/server-certificates":             20,
 	"iam/oidc-providers":                  100,
