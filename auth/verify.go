@@ -216,6 +216,10 @@ func (s *Session) caller() *Caller {
 		c.RoleARN, c.SessionName = s.ARN, s.SessionName
 		c.ARN = AssumedRoleARN(s.Account, s.Name, s.SessionName)
 		c.UserID = s.PrincipalID + ":" + s.SessionName
+	case FederatedUser:
+		c.SessionName = s.SessionName
+		c.ARN = "arn:aws:sts::" + s.Account + ":federated-user/" + s.SessionName
+		c.UserID = s.Account + ":" + s.SessionName
 	}
 	return c
 }
@@ -230,7 +234,10 @@ func alive(r store.Reader, c *Caller) bool {
 	switch c.Kind {
 	case RootUser:
 		return true
-	case User:
+	case User, FederatedUser:
+		if c.isRoot() {
+			return true
+		}
 		u, ok := state.Users.Get(r, state.IAMKey(c.Account, c.Name))
 		return ok && u.ID == c.Session.PrincipalID
 	case AssumedRole:

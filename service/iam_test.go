@@ -194,48 +194,6 @@ func TestGroupPoliciesAndBoundaries(t *testing.T) {
 	want(t, try(), "AccessDenied", "because no permissions boundary allows the iam:ListUsers action")
 }
 
-func TestAssumeRole(t *testing.T) {
-	r := start(t, nil)
-	c, ctx := sdkiam.NewFromConfig(r.asRoot()), t.Context()
-	bob := r.user("bob", "")
-	trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::000000000000:user/bob"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"42"}}}]}`
-	role, err := c.CreateRole(ctx, &sdkiam.CreateRoleInput{RoleName: new("r"), AssumeRolePolicyDocument: &trust})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.PutRolePolicy(ctx, &sdkiam.PutRolePolicyInput{RoleName: new("r"), PolicyName: new("p"), PolicyDocument: new(allowAll)}); err != nil {
-		t.Fatal(err)
-	}
-	in := &sdksts.AssumeRoleInput{RoleArn: role.Role.Arn, RoleSessionName: new("s1")}
-	asBob := sdksts.NewFromConfig(bob)
-	const denied = "User: arn:aws:iam::000000000000:user/bob is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::000000000000:role/"
-	_, err = asBob.AssumeRole(ctx, in)
-	want(t, err, "AccessDenied", denied+"r")
-	_, err = asBob.AssumeRole(ctx, &sdksts.AssumeRoleInput{RoleArn: new("arn:aws:iam::000000000000:role/none"), RoleSessionName: new("s1")})
-	want(t, err, "AccessDenied", denied+"none")
-	_, err = sdksts.NewFromConfig(r.asRoot()).AssumeRole(ctx, in)
-	want(t, err, "AccessDenied", "Roles may not be assumed by root accounts.")
-	in.ExternalId = new("42")
-	in.DurationSeconds = new(int32(7200))
-	_, err = asBob.AssumeRole(ctx, in)
-	want(t, err, "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-	in.DurationSeconds = nil
-	in.Policy = new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:ListUsers","Resource":"*"}]}`)
-	out, err := asBob.AssumeRole(ctx, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *out.AssumedRoleUser.Arn != "arn:aws:sts::000000000000:assumed-role/r/s1" {
-		t.Errorf("assumed %s", *out.AssumedRoleUser.Arn)
-	}
-	session := r.config(*out.Credentials.AccessKeyId, *out.Credentials.SecretAccessKey, *out.Credentials.SessionToken)
-	if _, err := sdkiam.NewFromConfig(session).ListUsers(ctx, nil); err != nil {
-		t.Error(err)
-	}
-	_, err = sdkiam.NewFromConfig(session).ListRoles(ctx, nil)
-	want(t, err, "AccessDenied", "because no session policy allows the iam:ListRoles action")
-}
-
 func TestSessionDiesWithItsRole(t *testing.T) {
 	r := start(t, nil)
 	c, ctx := sdkiam.NewFromConfig(r.asRoot()), t.Context()
@@ -258,24 +216,6 @@ func TestSessionDiesWithItsRole(t *testing.T) {
 		_, err = session.GetCallerIdentity(ctx, nil)
 		want(t, err, "InvalidClientTokenId", "")
 	}
-}
-
-func TestSessionToken(t *testing.T) {
-	r := start(t, nil)
-	ctx := t.Context()
-	out, err := sdksts.NewFromConfig(r.user("bob", allowAll)).GetSessionToken(ctx, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	session := r.config(*out.Credentials.AccessKeyId, *out.Credentials.SecretAccessKey, *out.Credentials.SessionToken)
-	who, err := sdksts.NewFromConfig(session).GetCallerIdentity(ctx, nil)
-	if err != nil || *who.Arn != "arn:aws:iam::000000000000:user/bob" {
-		t.Errorf("%v %v", who, err)
-	}
-	_, err = sdkiam.NewFromConfig(session).ListUsers(ctx, nil)
-	want(t, err, "InvalidClientTokenId", "")
-	_, err = sdksts.NewFromConfig(session).GetSessionToken(ctx, nil)
-	want(t, err, "AccessDenied", "Cannot call GetSessionToken with session credentials")
 }
 
 func TestServiceLinkedRoleAndProfiles(t *testing.T) {
