@@ -86,6 +86,9 @@ func (s *Service) Authorize() map[string]authorize {
 		return []auth.Check{{Action: "iam:CreateServiceLinkedRole", Keys: map[string][]string{"iam:AWSServiceName": {service}},
 			Resource: "arn:aws:iam::" + c.Account + ":role" + servicePath + service + "/" + linkedRoles[service].name}}
 	}
+	for _, op := range []string{"SimulatePrincipalPolicy", "GetContextKeysForPrincipalPolicy"} {
+		all[op] = simulateChecks(op)
+	}
 	all["AddRoleToInstanceProfile"] = func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
 		pass := existing(r, c, "PassRole", "role", text(in, "RoleName"), in)
 		pass.Keys["iam:PassedToService"] = []string{"ec2.amazonaws.com"}
