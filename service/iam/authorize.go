@@ -108,8 +108,12 @@ func (s *Service) Authorize() map[string]authorize {
 
 	all["CreateServiceLinkedRole"] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
 		service := text(in, "AWSServiceName")
+		name := linkedRoles[service].name
+		if suffix := text(in, "CustomSuffix"); suffix != "" {
+			name += "_" + suffix
+		}
 		return []auth.Check{{Action: "iam:CreateServiceLinkedRole", Keys: map[string][]string{"iam:AWSServiceName": {service}},
-			Resource: "arn:aws:iam::" + c.Account + ":role" + servicePath + service + "/" + linkedRoles[service].name}}
+			Resource: "arn:aws:iam::" + c.Account + ":role" + servicePath + service + "/" + name}}
 	}
 	all["DeleteServiceLinkedRole"] = func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
 		return []auth.Check{linked(existing(r, c, "DeleteServiceLinkedRole", "role", text(in, "RoleName"), in))}
