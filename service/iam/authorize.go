@@ -2,6 +2,7 @@ package iam
 
 import (
 	"context"
+	"encoding/json"
 	"reflect"
 	"strconv"
 	"strings"
@@ -167,7 +168,8 @@ func ownPassword(r store.Reader, c *auth.Caller, check auth.Check) auth.Check {
 	if p := passwordPolicy(r, c.Account); p == nil || !p.UsersMayChange || c.Kind != auth.User {
 		return check
 	}
-	check.Policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + c.ARN + `"},"Action":"` + check.Action + `","Resource":"*"}]}`
+	arn, _ := json.Marshal(c.ARN) // a path may hold quotes
+	check.Policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":` + string(arn) + `},"Action":"` + check.Action + `","Resource":"*"}]}`
 	return check
 }
 
