@@ -93,9 +93,9 @@ func (s *Service) setDevice(ctx context.Context, serial string, change func(*sto
 
 var errCode = &api.InvalidAuthenticationCodeException{Message: "Authentication code for device is not valid."}
 
-// sync sets a device right by two codes that it showed one after the other.
-func (s *Service) sync(d *state.MFADevice, first, second string) error {
-	step, drift, ok := auth.SyncTOTP(d.Seed, first, second, s.clock())
+// resync sets a device right by two codes that it showed one after the other.
+func resync(d *state.MFADevice, first, second string, now time.Time) error {
+	step, drift, ok := auth.SyncTOTP(d.Seed, first, second, now)
 	if !ok || step <= d.LastStep {
 		return errCode
 	}
@@ -118,7 +118,7 @@ func (s *Service) EnableMFADevice(ctx context.Context, in *api.EnableMFADeviceIn
 			return err
 		}
 		d.UserID, d.EnabledAt = u.ID, now
-		return s.sync(d, *in.AuthenticationCode1, *in.AuthenticationCode2)
+		return resync(d, *in.AuthenticationCode1, *in.AuthenticationCode2, now)
 	})
 }
 
@@ -136,11 +136,12 @@ func ofOwner(tx *store.Tx, d *state.MFADevice, name *string) error {
 
 // ResyncMFADevice sets a device right whose clock has run off.
 func (s *Service) ResyncMFADevice(ctx context.Context, in *api.ResyncMFADeviceInput) (*api.ResyncMFADeviceOutput, error) {
+	now := s.now()
 	return &api.ResyncMFADeviceOutput{}, s.setDevice(ctx, *in.SerialNumber, func(tx *store.Tx, d *state.MFADevice) error {
 		if err := ofOwner(tx, d, in.UserName); err != nil {
 			return err
 		}
-		return s.sync(d, *in.AuthenticationCode1, *in.AuthenticationCode2)
+		return resync(d, *in.AuthenticationCode1, *in.AuthenticationCode2, now)
 	})
 }
 

@@ -81,13 +81,13 @@ func (s *Service) CreateServiceSpecificCredential(ctx context.Context, in *api.C
 	if days := wire.Value(in.CredentialAgeDays); days > 0 {
 		c.Expires = c.CreatedAt.AddDate(0, 0, int(days))
 	}
-	var out api.CreateServiceSpecificCredentialOutput
-	err := s.update(ctx, func(tx *store.Tx) error {
-		u, err := user(tx, acct, *in.UserName)
-		if err != nil {
+	var u *state.User
+	var next state.ServiceCredential
+	err := s.update(ctx, func(tx *store.Tx) (err error) {
+		if u, err = user(tx, acct, *in.UserName); err != nil {
 			return err
 		}
-		next := c
+		next = c
 		next.UserID = u.ID
 		have, taken := 0, map[string]bool{}
 		for _, o := range serviceCredentials(tx, u) {
@@ -105,14 +105,13 @@ func (s *Service) CreateServiceSpecificCredential(ctx context.Context, in *api.C
 				next.Name = fmt.Sprintf("%s+%d-at-%s", u.Name, n, acct)
 			}
 		}
-		state.ServiceCredentials.Put(tx, &next)
-		out.ServiceSpecificCredential = s.viewServiceCredential(u, &next, secret)
+		state.ServiceCredentials.Put(tx, new(next))
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &out, nil
+	return &api.CreateServiceSpecificCredentialOutput{ServiceSpecificCredential: s.viewServiceCredential(u, &next, secret)}, nil
 }
 
 // ListServiceSpecificCredentials lists the credentials of a user, or of all.
@@ -181,16 +180,17 @@ func (s *Service) setServiceCredential(ctx context.Context, name *string, id str
 func (s *Service) ResetServiceSpecificCredential(ctx context.Context, in *api.ResetServiceSpecificCredentialInput) (*api.ResetServiceSpecificCredentialOutput, error) {
 	secret := newServiceSecret()
 	hash := s.hash(secret)
-	var out api.ResetServiceSpecificCredentialOutput
+	var whose *state.User
+	var reset *state.ServiceCredential
 	err := s.setServiceCredential(ctx, in.UserName, *in.ServiceSpecificCredentialId, func(tx *store.Tx, u *state.User, c *state.ServiceCredential) {
 		c.Hash = hash
 		state.ServiceCredentials.Put(tx, c)
-		out.ServiceSpecificCredential = s.viewServiceCredential(u, c, secret)
+		whose, reset = u, c
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &out, nil
+	return &api.ResetServiceSpecificCredentialOutput{ServiceSpecificCredential: s.viewServiceCredential(whose, reset, secret)}, nil
 }
 
 // UpdateServiceSpecificCredential switches a credential on or off.

@@ -17,11 +17,12 @@ import (
 )
 
 // Usage notes which keys, users and roles are used, and writes it down now and
-// then: what has been noted is in memory for a minute at most, and a use is
+// then: what has been noted is in memory for ten seconds at most, and a use is
 // noted anew only when the noted one has grown old. So a call costs a look into
-// a map, and the store one transaction a minute however many calls there are.
-// What is known of the last minute is lost with the process, as is right for a
-// figure that AWS itself gives hours late.
+// a map, and the store a transaction every ten seconds however many calls there
+// are, and none if they are like those before. What is known of the last seconds
+// is lost with a process that is killed, as is right for a figure that AWS
+// itself gives hours late.
 type Usage struct {
 	DB    *store.DB        // required
 	Log   *slog.Logger     // required
@@ -40,7 +41,7 @@ type useKey struct{ who, what, service, region string }
 // How often a use is noted anew, and how often what was noted is written.
 const (
 	useGrain = 5 * time.Minute
-	useDelay = time.Minute
+	useDelay = 10 * time.Second
 	// useRows bounds a transaction, and the memory of what was seen.
 	useRows = 1000
 )
@@ -132,7 +133,7 @@ func (u *Usage) write(ctx context.Context) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, useDelay/4)
+	ctx, cancel := context.WithTimeout(ctx, useDelay/2)
 	defer cancel()
 	err := u.DB.Update(ctx, func(tx *store.Tx) error {
 		for _, row := range rows {

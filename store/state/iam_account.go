@@ -79,3 +79,15 @@ type EntityAccess struct {
 // AccessReports is keyed by id; index "account".
 var AccessReports = store.NewTable("accessreport", func(r *AccessReport) string { return r.ID },
 	store.Index("account", func(r *AccessReport) []string { return []string{r.Account} }))
+
+// RoleDeletion is how the deletion of a service-linked role went.
+type RoleDeletion struct {
+	Task    string // its id: task/aws-service-role/…
+	Account string
+	Needed  []string // ARNs of what needed the role: then it was not deleted
+	At      time.Time
+}
+
+// RoleDeletions is keyed by task; index "account".
+var RoleDeletions = store.NewTable("roledeletion", func(d *RoleDeletion) string { return d.Task },
+	store.Index("account", func(d *RoleDeletion) []string { return []string{d.Account} }))
