@@ -96,6 +96,7 @@ type server struct {
 	logs     *logs.Logs
 	ca       *service.Authority
 	root     iam.RootKey
+	usage    *iam.Usage
 }
 
 func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logger) (*server, error) {
@@ -113,7 +114,8 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 		return nil, err
 	}
 	authorizer := &auth.Authorizer{Sessions: sessions}
-	verifier := &auth.Verifier{Sessions: sessions, Region: c.Region}
+	s.usage = &iam.Usage{DB: db, Log: log}
+	verifier := &auth.Verifier{Sessions: sessions, Region: c.Region, Used: s.usage.Note}
 	if s.registry, err = registry.New(ctx, registry.Config{Dir: c.layout.registry(), DB: db, Region: c.Region, Authorizer: authorizer, Log: log}); err != nil {
 		return nil, err
 	}
@@ -229,6 +231,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		return errors.Join(s.door.Drain(drain), nodes.Shutdown(drain))
 	})
 	g.Go(func() error { return s.collect(gctx) })
+	g.Go(func() error { s.usage.Run(gctx); return nil })
 	g.Go(func() error { return s.db.Wait(gctx) })
 	if err := process.Notify(); err != nil {
 		return fmt.Errorf("say that the server is ready: %w", err)

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -25,6 +24,20 @@ type Check struct {
 	Keys map[string][]string
 	// Policy is the document attached to the resource, "" for none.
 	Policy string
+	// Account owns the resource, where its ARN does not say so, as those of
+	// buckets do not. "" is the account of the ARN, or else the caller's.
+	Account string
+}
+
+// owner is the account that the resource belongs to, "" if it may be any.
+func (c *Check) owner() string {
+	if c.Account != "" {
+		return c.Account
+	}
+	if owner := accountOfARN(c.Resource); owner != awsAccount {
+		return owner
+	}
+	return ""
 }
 
 // An Authorizer decides whether callers may do what they ask.
@@ -62,7 +75,7 @@ func (a *Authorizer) Check(ctx context.Context, r store.Reader, c *Caller, check
 			return err
 		}
 		if !d.Allowed {
-			return a.denied(RequestFrom(ctx), c, &checks[i], d)
+			return a.denied(ctx, p, c, &checks[i], d)
 		}
 	}
 	return nil
@@ -120,6 +133,32 @@ func (a *Authorizer) MayAssume(ctx context.Context, r store.Reader, c *Caller, r
 	return nil
 }
 
+// MayFederate decides by a role's trust policy alone whether a caller for whom
+// a provider vouches may do action (sts:AssumeRoleWithWebIdentity) on the role.
+func (a *Authorizer) MayFederate(ctx context.Context, role *state.Role, provider, action string, keys map[string][]string) (bool, error) {
+	trust, err := a.docs.Parse(role.Trust, policy.Trust)
+	if err != nil {
+		return false, fmt.Errorf("trust policy of %s: %w", role.ARN(), err)
+	}
+	around := RequestFrom(ctx)
+	return policy.Evaluate(&policy.Request{
+		Principal: policy.Principal{Federated: provider},
+		Action:    action, Resource: role.ARN(), ResourceAccount: role.Account,
+		Keys: lowerKeys(keys), Policy: trust, Trust: true,
+		Global: func(name string) ([]string, bool) {
+			switch name {
+			case "aws:federatedprovider":
+				return []string{provider}, true
+			case "aws:principaltype":
+				return []string{"Anonymous"}, true
+			case "aws:resourceaccount":
+				return []string{role.Account}, true
+			}
+			return a.around(around, name)
+		},
+	}).Allowed, nil
+}
+
 // ServiceMayAssume reports whether the role's trust policy lets an AWS service
 // such as ecs-tasks.amazonaws.com take the role. Keys may hold aws:SourceArn
 // and aws:SourceAccount.
@@ -139,8 +178,14 @@ func (a *Authorizer) ServiceMayAssume(role *state.Role, service string, keys map
 				return []string{now.UTC().Format(time.RFC3339)}, true
 			case "aws:epochtime":
 				return []string{strconv.FormatInt(now.Unix(), 10)}, true
-			case "aws:principalisawsservice":
+			case "aws:principalisawsservice", "aws:securetransport":
 				return []string{"true"}, true
+			case "aws:viaawsservice":
+				return []string{"false"}, true
+			case "aws:principalservicename", "aws:principalservicenameslist":
+				return []string{service}, true
+			case "aws:resourceaccount":
+				return []string{role.Account}, true
 			}
 			return nil, false
 		},
@@ -169,10 +214,13 @@ func (a *Authorizer) principal(r store.Reader, c *Caller) (*principal, error) {
 	p := &principal{}
 	var boundary string
 	switch c.Kind {
-	case User:
+	case User, FederatedUser:
+		if c.isRoot() {
+			break
+		}
 		u, ok := state.Users.Get(r, state.IAMKey(c.Account, c.Name))
-		if !ok {
-			return p, nil
+		if !ok || c.Session != nil && u.ID != c.Session.PrincipalID {
+			break
 		}
 		if err := a.collect(r, p, u.Inline, u.Attached); err != nil {
 			return nil, err
@@ -184,11 +232,14 @@ func (a *Authorizer) principal(r store.Reader, c *Caller) (*principal, error) {
 				}
 			}
 		}
-		boundary, p.tags = u.Boundary, u.Tags
+		boundary = u.Boundary
+		if c.Kind == User { // a federated user has the session's tags alone
+			p.tags = u.Tags
+		}
 	case AssumedRole:
 		role, ok := state.Roles.Get(r, state.IAMKey(c.Account, c.Name))
 		if !ok || c.Session == nil || role.ID != c.Session.PrincipalID {
-			return p, nil
+			break
 		}
 		if err := a.collect(r, p, role.Inline, role.Attached); err != nil {
 			return nil, err
@@ -205,7 +256,8 @@ func (a *Authorizer) principal(r store.Reader, c *Caller) (*principal, error) {
 			p.boundary = doc
 		}
 	}
-	if c.Session == nil || len(c.Session.Policies)+len(c.Session.PolicyARNs) == 0 {
+	// A federated user may what its policies allow, and nothing without.
+	if c.Session == nil || c.Kind != FederatedUser && len(c.Session.Policies)+len(c.Session.PolicyARNs) == 0 {
 		return p, nil
 	}
 	p.session = []*policy.Document{}
@@ -262,29 +314,36 @@ func ManagedDocument(r store.Reader, arn string) (string, bool) {
 }
 
 func (a *Authorizer) decide(ctx context.Context, p *principal, c *Caller, check *Check) (policy.Decision, error) {
+	req, err := a.question(ctx, p, c, check)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return policy.Evaluate(&req), nil
+}
+
+// question is a check with everything that has a say in it.
+func (a *Authorizer) question(ctx context.Context, p *principal, c *Caller, check *Check) (policy.Request, error) {
 	req := a.request(ctx, p, c, check)
 	// Whose the resource is counts with and without a policy of its own: without
 	// one nobody of another account may do anything with it.
-	if owner := accountOfARN(check.Resource); owner != awsAccount {
-		req.ResourceAccount = owner
-	}
+	req.ResourceAccount = check.owner()
 	if check.Policy != "" {
 		doc, err := a.docs.Parse(check.Policy, policy.Resource)
 		if err != nil {
-			return policy.Decision{}, fmt.Errorf("policy of %s: %w", check.Resource, err)
+			return req, fmt.Errorf("policy of %s: %w", check.Resource, err)
 		}
 		req.Policy = doc
 	}
-	return policy.Evaluate(&req), nil
+	return req, nil
 }
 
 func (a *Authorizer) request(ctx context.Context, p *principal, c *Caller, check *Check) policy.Request {
 	around := RequestFrom(ctx)
 	return policy.Request{
-		Principal: policy.Principal{Account: c.Account, ARN: c.ARN, Role: c.RoleARN, ID: c.PrincipalID(), Root: c.Kind == RootUser},
+		Principal: policy.Principal{Account: c.Account, ARN: c.ARN, Parent: c.parent(), ID: c.PrincipalID(), Root: c.isRoot()},
 		Action:    check.Action, Resource: check.Resource,
 		Keys:     lowerKeys(check.Keys),
-		Global:   func(name string) ([]string, bool) { return a.global(around, p, c, name) },
+		Global:   func(name string) ([]string, bool) { return a.global(around, p, c, check, name) },
 		Identity: p.identity, Boundary: p.boundary, Session: p.session,
 	}
 }
@@ -301,16 +360,21 @@ func lowerKeys(keys map[string][]string) map[string][]string {
 	return low
 }
 
-// global is the value of a condition key that every request has.
-func (a *Authorizer) global(r *Request, p *principal, c *Caller, name string) ([]string, bool) {
-	one := func(s string) ([]string, bool) { return []string{s}, s != "" }
+func one(s string) ([]string, bool) { return []string{s}, s != "" }
+
+// principalTypes are the values of aws:PrincipalType.
+var principalTypes = map[Kind]string{RootUser: "Account", User: "User", AssumedRole: "AssumedRole", FederatedUser: "FederatedUser"}
+
+// global is the value of a condition key that every request has, by what is
+// known of the caller, the resource and the request.
+func (a *Authorizer) global(r *Request, p *principal, c *Caller, check *Check, name string) ([]string, bool) {
 	switch name {
 	case "aws:principalarn":
 		return one(c.PrincipalARN())
 	case "aws:principalaccount":
 		return one(c.Account)
 	case "aws:principaltype":
-		return one(map[Kind]string{RootUser: "Account", User: "User", AssumedRole: "AssumedRole"}[c.Kind])
+		return one(principalTypes[c.Kind])
 	case "aws:userid":
 		return one(c.UserID)
 	case "aws:username":
@@ -318,50 +382,23 @@ func (a *Authorizer) global(r *Request, p *principal, c *Caller, name string) ([
 			return one(c.Name)
 		}
 		return nil, false
-	case "aws:sourceip":
-		if r.SourceIP.IsValid() {
-			return one(r.SourceIP.Unmap().String())
+	case "aws:resourceaccount":
+		if owner := check.owner(); owner != "" || accountOfARN(check.Resource) == awsAccount {
+			return one(owner)
 		}
-		return nil, false
-	case "aws:securetransport":
-		return one(strconv.FormatBool(r.Secure))
-	case "aws:requestedregion":
-		return one(r.Region)
-	case "aws:useragent":
-		return one(r.UserAgent)
-	case "aws:currenttime":
-		return one(a.at(r).UTC().Format(time.RFC3339))
-	case "aws:epochtime":
-		return one(strconv.FormatInt(a.at(r).Unix(), 10))
-	case "aws:viaawsservice", "aws:principalisawsservice":
-		return one("false")
-	case "aws:tokenissuetime":
-		if c.Session != nil {
-			return one(c.Session.IssuedAt.UTC().Format(time.RFC3339))
+		return one(c.Account)
+	}
+	if v, ok := a.around(r, name); ok {
+		return v, true
+	}
+	if c.Session != nil {
+		if v, ok := c.Session.key(a.at(r), name); ok {
+			return v, true
 		}
-		return nil, false
-	case "aws:multifactorauthpresent":
-		// Long-term keys do not have this key at all.
-		if c.Session != nil {
-			return one("false")
-		}
-		return nil, false
-	case "aws:sourceidentity":
-		if c.Session != nil {
-			return one(c.Session.SourceIdentity)
-		}
-		return nil, false
 	}
 	tag, ok := strings.CutPrefix(name, "aws:principaltag/")
 	if !ok {
 		return nil, false
-	}
-	if c.Session != nil {
-		for k, v := range c.Session.Tags {
-			if strings.EqualFold(k, tag) {
-				return []string{v}, true
-			}
-		}
 	}
 	for _, t := range p.tags {
 		if strings.EqualFold(t.Key, tag) {
@@ -369,6 +406,73 @@ func (a *Authorizer) global(r *Request, p *principal, c *Caller, name string) ([
 		}
 	}
 	return nil, false
+}
+
+// around is the value of a condition key that follows from the request alone.
+func (a *Authorizer) around(r *Request, name string) ([]string, bool) {
+	switch name {
+	case "aws:sourceip":
+		// A service that asks for the caller does so from where the caller is not.
+		if r.SourceIP.IsValid() && len(r.CalledVia) == 0 {
+			return one(r.SourceIP.Unmap().String())
+		}
+	case "aws:securetransport":
+		return one(strconv.FormatBool(r.Secure))
+	case "aws:requestedregion":
+		return one(r.Region)
+	case "aws:useragent":
+		return one(r.UserAgent)
+	case "aws:referer":
+		return one(r.Referer)
+	case "aws:currenttime":
+		return one(a.at(r).UTC().Format(time.RFC3339))
+	case "aws:epochtime":
+		return one(strconv.FormatInt(a.at(r).Unix(), 10))
+	case "aws:viaawsservice":
+		return one(strconv.FormatBool(len(r.CalledVia) > 0))
+	case "aws:principalisawsservice":
+		return one("false")
+	case "aws:calledvia":
+		return r.CalledVia, len(r.CalledVia) > 0
+	case "aws:calledviafirst":
+		if len(r.CalledVia) > 0 {
+			return one(r.CalledVia[0])
+		}
+	case "aws:calledvialast":
+		if n := len(r.CalledVia); n > 0 {
+			return one(r.CalledVia[n-1])
+		}
+	}
+	return nil, false
+}
+
+// key is the value of a condition key that only sessions have.
+func (s *Session) key(now time.Time, name string) ([]string, bool) {
+	switch name {
+	case "aws:tokenissuetime":
+		return one(s.IssuedAt.UTC().Format(time.RFC3339))
+	case "aws:multifactorauthpresent":
+		// Long-term keys do not have this key at all.
+		return one(strconv.FormatBool(s.MFA != 0))
+	case "aws:multifactorauthage":
+		if s.MFA != 0 {
+			return one(strconv.FormatInt(now.Unix()-s.MFA, 10))
+		}
+		return nil, false
+	case "aws:sourceidentity":
+		return one(s.SourceIdentity)
+	case "aws:federatedprovider":
+		return one(s.Provider)
+	}
+	if tag, ok := strings.CutPrefix(name, "aws:principaltag/"); ok {
+		for k, v := range s.Tags {
+			if strings.EqualFold(k, tag) {
+				return []string{v}, true
+			}
+		}
+	}
+	v, ok := s.Keys[name]
+	return v, ok
 }
 
 func (a *Authorizer) at(r *Request) time.Time {
@@ -389,7 +493,8 @@ func denial(p wire.Protocol, text string) *wire.APIError {
 	return wire.NewError(http.StatusForbidden, "AccessDenied", text)
 }
 
-func (a *Authorizer) denied(r *Request, c *Caller, check *Check, d policy.Decision) error {
+func (a *Authorizer) denied(ctx context.Context, p *principal, c *Caller, check *Check, d policy.Decision) error {
+	r := RequestFrom(ctx)
 	resource := check.Resource
 	if resource == "*" && r.Protocol == wire.EC2Query {
 		resource = ""
@@ -397,37 +502,11 @@ func (a *Authorizer) denied(r *Request, c *Caller, check *Check, d policy.Decisi
 	text := d.Message(c.ARN, check.Action, resource)
 	e := denial(r.Protocol, text)
 	if r.Protocol == wire.EC2Query {
-		e.Message += ". Encoded authorization failure message: " + a.encoded(c, check, d)
+		req, err := a.question(ctx, p, c, check)
+		if err != nil {
+			return err
+		}
+		e.Message += ". Encoded authorization failure message: " + a.Sessions.seal(sealedMessage, explain(r, c, check, &req))
 	}
 	return &Denied{APIError: e, Decision: d, Text: text}
-}
-
-// encoded is the blob that sts:DecodeAuthorizationMessage explains.
-func (a *Authorizer) encoded(c *Caller, check *Check, d policy.Decision) string {
-	type item struct {
-		Key    string   `json:"key"`
-		Values []string `json:"values"`
-	}
-	var m struct {
-		Allowed      bool `json:"allowed"`
-		ExplicitDeny bool `json:"explicitDeny"`
-		Context      struct {
-			Principal  map[string]string `json:"principal"`
-			Action     string            `json:"action"`
-			Resource   string            `json:"resource"`
-			Conditions []item            `json:"conditions"`
-		} `json:"context"`
-	}
-	m.ExplicitDeny = d.Explicit
-	m.Context.Principal = map[string]string{"id": c.UserID, "arn": c.ARN}
-	m.Context.Action, m.Context.Resource = check.Action, check.Resource
-	m.Context.Conditions = []item{}
-	for k, v := range check.Keys {
-		m.Context.Conditions = append(m.Context.Conditions, item{k, v})
-	}
-	text, err := json.Marshal(m)
-	if err != nil {
-		return "" // strings always marshal
-	}
-	return a.Sessions.seal(sealedMessage, text)
 }

@@ -21,19 +21,21 @@ const (
 	RootUser    Kind = "root"
 	User        Kind = "user"
 	AssumedRole Kind = "role"
+	// FederatedUser is a session that a user, or the root user, gave a name of
+	// its own.
+	FederatedUser Kind = "federated"
 )
 
 // A Caller is a verified principal.
 type Caller struct {
 	Kind    Kind
 	Account string
-	ARN     string // arn:aws:iam::A:root, arn:aws:iam::A:user/P/N, arn:aws:sts::A:assumed-role/R/S
-	UserID  string // A, AIDA…, AROA…:session
+	ARN     string // arn:aws:iam::A:root, arn:aws:iam::A:user/P/N, arn:aws:sts::A:assumed-role/R/S, arn:aws:sts::A:federated-user/S
+	UserID  string // A, AIDA…, AROA…:session, A:session
 	Name    string // of the user or role, "" for root
 
-	// For sessions of a role.
-	RoleARN     string // with the role's path
-	SessionName string
+	RoleARN     string // for sessions of a role: with the role's path
+	SessionName string // for sessions of a role, and federated users
 
 	AccessKeyID string
 	Session     *Session // nil with a long-term key
@@ -46,6 +48,23 @@ func (c *Caller) PrincipalARN() string {
 		return c.RoleARN
 	}
 	return c.ARN
+}
+
+// parent is the ARN of the role or user whose session the caller is, if the
+// session has an ARN of its own.
+func (c *Caller) parent() string {
+	switch c.Kind {
+	case AssumedRole:
+		return c.RoleARN
+	case FederatedUser:
+		return c.Session.ARN
+	}
+	return ""
+}
+
+// isRoot reports whether the caller is the root user, or a session of it.
+func (c *Caller) isRoot() bool {
+	return c.Kind == RootUser || c.Kind == FederatedUser && c.Name == ""
 }
 
 // PrincipalID is the unique id of the user or role.
@@ -67,7 +86,11 @@ type Request struct {
 	SourceIP  netip.Addr
 	Secure    bool // TLS
 	UserAgent string
+	Referer   string
 	Time      time.Time
+	// CalledVia are the AWS services through which the caller asks, by their
+	// principals (cloudformation.amazonaws.com), the first one first.
+	CalledVia []string
 }
 
 type contextKey int

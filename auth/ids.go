@@ -11,16 +11,19 @@ import (
 
 // Prefixes of the identifiers that IAM makes.
 const (
-	PrefixAccessKey              = "AKIA"
-	PrefixTemporaryKey           = "ASIA"
-	PrefixUser                   = "AIDA"
-	PrefixRole                   = "AROA"
-	PrefixGroup                  = "AGPA"
-	PrefixPolicy                 = "ANPA"
-	PrefixInstanceProfile        = "AIPA"
-	accountBits                  = 40
-	accountShift                 = 7
-	newKeyForm            uint64 = 1 << 47
+	PrefixAccessKey                = "AKIA"
+	PrefixTemporaryKey             = "ASIA"
+	PrefixUser                     = "AIDA"
+	PrefixRole                     = "AROA"
+	PrefixGroup                    = "AGPA"
+	PrefixPolicy                   = "ANPA"
+	PrefixInstanceProfile          = "AIPA"
+	PrefixServerCertificate        = "ASCA"
+	PrefixPublicKey                = "APKA"
+	PrefixServiceCredential        = "ACCA"
+	accountBits                    = 40
+	accountShift                   = 7
+	newKeyForm              uint64 = 1 << 47
 )
 
 // NewKeyID makes the id of an access key: 20 characters that hold the account,

@@ -24,12 +24,18 @@ type Session struct {
 	Name        string `json:"n,omitempty"`  // of the user or role
 	ARN         string `json:"r"`            // of the user, or of the role
 	PrincipalID string `json:"i"`            // unique id: a role made anew under its old name is another
-	SessionName string `json:"sn,omitempty"` // roles only
+	SessionName string `json:"sn,omitempty"` // roles and federated users
 
 	Policies       []string          `json:"p,omitempty"`  // session policies, documents
 	PolicyARNs     []string          `json:"pa,omitempty"` // session policies, managed
 	Tags           map[string]string `json:"t,omitempty"`
+	Transitive     []string          `json:"tt,omitempty"` // keys of the tags that roles assumed from here inherit
 	SourceIdentity string            `json:"si,omitempty"`
+	MFA            int64             `json:"m,omitempty"`  // when a device's code was shown, 0: never
+	Provider       string            `json:"fp,omitempty"` // that vouched for the caller: an ARN, or a name that AWS knows
+	// Keys are condition keys that hold for as long as the session does, by
+	// lower-case name: what the provider said of the caller.
+	Keys map[string][]string `json:"c,omitempty"`
 
 	IssuedAt  time.Time `json:"-"`
 	ExpiresAt time.Time `json:"-"`

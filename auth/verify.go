@@ -19,6 +19,9 @@ type Verifier struct {
 	Sessions *Sessions        // required
 	Region   string           // required: requests must be scoped to it
 	Clock    func() time.Time // nil: time.Now
+	// Used, if there is one, is told of every caller that was verified. It must
+	// return at once.
+	Used func(c *Caller, service, region string, at time.Time)
 
 	keys sigv4.Keys
 }
@@ -128,6 +131,9 @@ func (v *Verifier) Verify(r store.Reader, req *http.Request, body []byte, servic
 	if c.Session != nil && !now.Before(c.Session.ExpiresAt) {
 		return nil, &Failure{ExpiredToken, expiredToken}
 	}
+	if v.Used != nil {
+		v.Used(c, sig.Service, sig.Region, now)
+	}
 	return c, nil
 }
 
@@ -210,6 +216,10 @@ func (s *Session) caller() *Caller {
 		c.RoleARN, c.SessionName = s.ARN, s.SessionName
 		c.ARN = AssumedRoleARN(s.Account, s.Name, s.SessionName)
 		c.UserID = s.PrincipalID + ":" + s.SessionName
+	case FederatedUser:
+		c.SessionName = s.SessionName
+		c.ARN = "arn:aws:sts::" + s.Account + ":federated-user/" + s.SessionName
+		c.UserID = s.Account + ":" + s.SessionName
 	}
 	return c
 }
@@ -224,7 +234,10 @@ func alive(r store.Reader, c *Caller) bool {
 	switch c.Kind {
 	case RootUser:
 		return true
-	case User:
+	case User, FederatedUser:
+		if c.isRoot() {
+			return true
+		}
 		u, ok := state.Users.Get(r, state.IAMKey(c.Account, c.Name))
 		return ok && u.ID == c.Session.PrincipalID
 	case AssumedRole:

@@ -77,6 +77,8 @@ func fill(v reflect.Value, depth int) {
 			// What the models' patterns would not let through as "x".
 			if p, ok := f.Interface().(*string); ok && p != nil {
 				switch low := strings.ToLower(name); {
+				case low == "path" || low == "pathprefix":
+					*p = "/x/"
 				case low == "registryid":
 					*p = account
 				case strings.HasSuffix(low, "arn"):

@@ -230,17 +230,20 @@ func (r *Registration) Checks(ctx context.Context, s store.Reader, c *auth.Calle
 	return []auth.Check{{Action: r.Prefix + ":" + op.Name, Resource: "*"}}
 }
 
-// sessionTokenLimits holds credentials of GetSessionToken to what AWS lets
-// them do without MFA: nothing in IAM, and little in STS.
+// sessionTokenLimits holds sessions of users to what AWS lets them do: in IAM
+// nothing without MFA, and nothing at all for federated users; little in STS.
 func sessionTokenLimits(c *auth.Caller, call *wire.Call) error {
 	if c.Session == nil || c.Kind == auth.AssumedRole {
 		return nil
 	}
 	switch call.Service.SigningName {
 	case "iam":
+		if c.Session.MFA != 0 && c.Kind != auth.FederatedUser {
+			return nil
+		}
 		return &auth.Failure{Kind: auth.UnknownKey, Message: "The security token included in the request is invalid"}
 	case "sts":
-		if op := call.Operation.Name; op != "AssumeRole" && op != "GetCallerIdentity" {
+		if op := call.Operation.Name; op != "GetCallerIdentity" && (op != "AssumeRole" || c.Kind == auth.FederatedUser) {
 			return wire.NewError(http.StatusForbidden, "AccessDenied", "Cannot call "+op+" with session credentials")
 		}
 	}
@@ -250,7 +253,7 @@ func sessionTokenLimits(c *auth.Caller, call *wire.Call) error {
 func (d *Door) request(r *http.Request, x *exchange) *auth.Request {
 	q := &auth.Request{
 		ID: x.id, Protocol: x.call.Protocol, Service: x.call.Service.Name, Operation: x.call.Operation.Name,
-		Region: d.cfg.Region, Host: r.Host, Secure: r.TLS != nil, UserAgent: r.UserAgent(), Time: d.cfg.Clock(),
+		Region: d.cfg.Region, Host: r.Host, Secure: r.TLS != nil, UserAgent: r.UserAgent(), Referer: r.Referer(), Time: d.cfg.Clock(),
 	}
 	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		q.SourceIP = a.Addr().Unmap()

@@ -1,23 +1,19 @@
 package service_test
 
 import (
-	"net/url"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	sdkiam "github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	sdksts "github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/store/state"
 )
 
 const (
-	trustTasks   = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}`
-	allowAll     = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
-	executionARN = "arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
+	trustTasks = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}`
+	allowAll   = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
 )
 
 func want(t *testing.T, err error, wantCode, text string) {
@@ -25,146 +21,6 @@ func want(t *testing.T, err error, wantCode, text string) {
 	if code(err) != wantCode || !strings.Contains(message(err), text) {
 		t.Errorf("got %v\nwant %s: %s", err, wantCode, text)
 	}
-}
-
-func TestRoleLife(t *testing.T) {
-	r := start(t, nil)
-	c, ctx := sdkiam.NewFromConfig(r.asRoot()), t.Context()
-	name := new("ecsTaskExecutionRole")
-	_, err := c.GetRole(ctx, &sdkiam.GetRoleInput{RoleName: name})
-	want(t, err, "NoSuchEntity", "The role with name ecsTaskExecutionRole cannot be found.")
-	_, err = c.CreateRole(ctx, &sdkiam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::000000000000:user/ghost"},"Action":"sts:AssumeRole"}]}`)})
-	want(t, err, "MalformedPolicyDocument", `Invalid principal in policy: "AWS":"arn:aws:iam::000000000000:user/ghost"`)
-	made, err := c.CreateRole(ctx, &sdkiam.CreateRoleInput{RoleName: name, Path: new("/svc/"), AssumeRolePolicyDocument: new(trustTasks), Tags: []types.Tag{{Key: new("team"), Value: new("a")}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *made.Role.Arn != "arn:aws:iam::000000000000:role/svc/ecsTaskExecutionRole" || *made.Role.MaxSessionDuration != 3600 {
-		t.Errorf("role %s %d", *made.Role.Arn, *made.Role.MaxSessionDuration)
-	}
-	_, err = c.CreateRole(ctx, &sdkiam.CreateRoleInput{RoleName: new("ECSTASKEXECUTIONROLE"), AssumeRolePolicyDocument: new(trustTasks)})
-	want(t, err, "EntityAlreadyExists", "already exists.")
-	_, err = c.AttachRolePolicy(ctx, &sdkiam.AttachRolePolicyInput{RoleName: name, PolicyArn: new("arn:aws:iam::aws:policy/Nope")})
-	want(t, err, "NoSuchEntity", "Policy arn:aws:iam::aws:policy/Nope does not exist or is not attachable.")
-	for range 2 { // the second changes nothing
-		if _, err = c.AttachRolePolicy(ctx, &sdkiam.AttachRolePolicyInput{RoleName: name, PolicyArn: new(executionARN)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, err = c.PutRolePolicy(ctx, &sdkiam.PutRolePolicyInput{RoleName: name, PolicyName: new("in"), PolicyDocument: new("{")})
-	want(t, err, "MalformedPolicyDocument", "")
-	_, err = c.PutRolePolicy(ctx, &sdkiam.PutRolePolicyInput{RoleName: name, PolicyName: new("in"), PolicyDocument: new(strings.Replace(allowAll, `"*"`, `"s3:`+strings.Repeat("x", 10240)+`"`, 1))})
-	want(t, err, "LimitExceeded", "Maximum policy size of 10240 bytes exceeded for role ecsTaskExecutionRole")
-	if _, err = c.PutRolePolicy(ctx, &sdkiam.PutRolePolicyInput{RoleName: name, PolicyName: new("in"), PolicyDocument: new(allowAll)}); err != nil {
-		t.Fatal(err)
-	}
-	got, err := c.GetRolePolicy(ctx, &sdkiam.GetRolePolicyInput{RoleName: name, PolicyName: new("in")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if doc, _ := url.PathUnescape(*got.PolicyDocument); doc != allowAll {
-		t.Errorf("document %s", doc)
-	}
-	attached, err := c.ListAttachedRolePolicies(ctx, &sdkiam.ListAttachedRolePoliciesInput{RoleName: name})
-	if err != nil || len(attached.AttachedPolicies) != 1 || *attached.AttachedPolicies[0].PolicyName != "AmazonECSTaskExecutionRolePolicy" {
-		t.Errorf("attached %v %v", attached, err)
-	}
-	_, err = c.DeleteRole(ctx, &sdkiam.DeleteRoleInput{RoleName: name})
-	want(t, err, "DeleteConflict", "Cannot delete entity, must detach all policies first.")
-	if _, err = c.DetachRolePolicy(ctx, &sdkiam.DetachRolePolicyInput{RoleName: name, PolicyArn: new(executionARN)}); err != nil {
-		t.Fatal(err)
-	}
-	_, err = c.DeleteRole(ctx, &sdkiam.DeleteRoleInput{RoleName: name})
-	want(t, err, "DeleteConflict", "Cannot delete entity, must delete policies first.")
-	if _, err = c.DeleteRolePolicy(ctx, &sdkiam.DeleteRolePolicyInput{RoleName: name, PolicyName: new("in")}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err = c.DeleteRole(ctx, &sdkiam.DeleteRoleInput{RoleName: name}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestManagedPolicyVersions(t *testing.T) {
-	r := start(t, nil)
-	c, ctx := sdkiam.NewFromConfig(r.asRoot()), t.Context()
-	r.user("bob", "")
-	p, err := c.CreatePolicy(ctx, &sdkiam.CreatePolicyInput{PolicyName: new("p"), PolicyDocument: new(allowAll)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	arn := p.Policy.Arn
-	for range 4 {
-		if _, err := c.CreatePolicyVersion(ctx, &sdkiam.CreatePolicyVersionInput{PolicyArn: arn, PolicyDocument: new(allowAll), SetAsDefault: true}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, err = c.CreatePolicyVersion(ctx, &sdkiam.CreatePolicyVersionInput{PolicyArn: arn, PolicyDocument: new(allowAll)})
-	want(t, err, "LimitExceeded", "A managed policy can have up to 5 versions.")
-	versions, err := c.ListPolicyVersions(ctx, &sdkiam.ListPolicyVersionsInput{PolicyArn: arn})
-	if err != nil || len(versions.Versions) != 5 || *versions.Versions[0].VersionId != "v5" || !versions.Versions[0].IsDefaultVersion {
-		t.Errorf("versions %+v %v", versions, err)
-	}
-	_, err = c.DeletePolicyVersion(ctx, &sdkiam.DeletePolicyVersionInput{PolicyArn: arn, VersionId: new("v5")})
-	want(t, err, "DeleteConflict", "Cannot delete the default version of a policy.")
-	if _, err = c.AttachUserPolicy(ctx, &sdkiam.AttachUserPolicyInput{UserName: new("bob"), PolicyArn: arn}); err != nil {
-		t.Fatal(err)
-	}
-	_, err = c.DeletePolicy(ctx, &sdkiam.DeletePolicyInput{PolicyArn: arn})
-	want(t, err, "DeleteConflict", "Cannot delete a policy attached to entities.")
-	who, err := c.ListEntitiesForPolicy(ctx, &sdkiam.ListEntitiesForPolicyInput{PolicyArn: arn})
-	if err != nil || len(who.PolicyUsers) != 1 || *who.PolicyUsers[0].UserName != "bob" {
-		t.Errorf("entities %+v %v", who, err)
-	}
-}
-
-func TestListsAreSortedAndPaged(t *testing.T) {
-	r := start(t, nil)
-	c := sdkiam.NewFromConfig(r.asRoot())
-	var names []string
-	for _, n := range []string{"delta", "Alpha", "charlie", "bravo", "echo"} {
-		r.user(n, "")
-	}
-	pages := sdkiam.NewListUsersPaginator(c, &sdkiam.ListUsersInput{MaxItems: new(int32(2))})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, u := range page.Users {
-			names = append(names, *u.UserName)
-		}
-	}
-	if !slices.Equal(names, []string{"Alpha", "bravo", "charlie", "delta", "echo"}) {
-		t.Errorf("names %v", names)
-	}
-	_, err := c.ListUsers(t.Context(), &sdkiam.ListUsersInput{Marker: new("nonsense")})
-	want(t, err, "ValidationError", "")
-}
-
-func TestAccessKeys(t *testing.T) {
-	r := start(t, nil)
-	c, ctx := sdkiam.NewFromConfig(r.asRoot()), t.Context()
-	bob := r.user("bob", allowAll)
-	if _, err := c.CreateAccessKey(ctx, &sdkiam.CreateAccessKeyInput{UserName: new("bob")}); err != nil {
-		t.Fatal(err)
-	}
-	_, err := c.CreateAccessKey(ctx, &sdkiam.CreateAccessKeyInput{UserName: new("bob")})
-	want(t, err, "LimitExceeded", "Cannot exceed quota for AccessKeysPerUser: 2")
-	creds, err := bob.Credentials.Retrieve(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := sdksts.NewFromConfig(bob).GetAccessKeyInfo(ctx, &sdksts.GetAccessKeyInfoInput{AccessKeyId: &creds.AccessKeyID})
-	if err != nil || *info.Account != account {
-		t.Errorf("account of the key: %v %v", info, err)
-	}
-	if _, err = c.UpdateAccessKey(ctx, &sdkiam.UpdateAccessKeyInput{UserName: new("bob"), AccessKeyId: &creds.AccessKeyID, Status: types.StatusTypeInactive}); err != nil {
-		t.Fatal(err)
-	}
-	_, err = sdksts.NewFromConfig(bob).GetCallerIdentity(ctx, nil)
-	want(t, err, "InvalidClientTokenId", "The security token included in the request is invalid.")
-	_, err = c.DeleteUser(ctx, &sdkiam.DeleteUserInput{UserName: new("bob")})
-	want(t, err, "DeleteConflict", "must delete access keys first")
 }
 
 func TestGroupPoliciesAndBoundaries(t *testing.T) {
@@ -194,48 +50,6 @@ func TestGroupPoliciesAndBoundaries(t *testing.T) {
 	want(t, try(), "AccessDenied", "because no permissions boundary allows the iam:ListUsers action")
 }
 
-func TestAssumeRole(t *testing.T) {
-	r := start(t, nil)
-	c, ctx := sdkiam.NewFromConfig(r.asRoot()), t.Context()
-	bob := r.user("bob", "")
-	trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::000000000000:user/bob"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"42"}}}]}`
-	role, err := c.CreateRole(ctx, &sdkiam.CreateRoleInput{RoleName: new("r"), AssumeRolePolicyDocument: &trust})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.PutRolePolicy(ctx, &sdkiam.PutRolePolicyInput{RoleName: new("r"), PolicyName: new("p"), PolicyDocument: new(allowAll)}); err != nil {
-		t.Fatal(err)
-	}
-	in := &sdksts.AssumeRoleInput{RoleArn: role.Role.Arn, RoleSessionName: new("s1")}
-	asBob := sdksts.NewFromConfig(bob)
-	const denied = "User: arn:aws:iam::000000000000:user/bob is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::000000000000:role/"
-	_, err = asBob.AssumeRole(ctx, in)
-	want(t, err, "AccessDenied", denied+"r")
-	_, err = asBob.AssumeRole(ctx, &sdksts.AssumeRoleInput{RoleArn: new("arn:aws:iam::000000000000:role/none"), RoleSessionName: new("s1")})
-	want(t, err, "AccessDenied", denied+"none")
-	_, err = sdksts.NewFromConfig(r.asRoot()).AssumeRole(ctx, in)
-	want(t, err, "AccessDenied", "Roles may not be assumed by root accounts.")
-	in.ExternalId = new("42")
-	in.DurationSeconds = new(int32(7200))
-	_, err = asBob.AssumeRole(ctx, in)
-	want(t, err, "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-	in.DurationSeconds = nil
-	in.Policy = new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:ListUsers","Resource":"*"}]}`)
-	out, err := asBob.AssumeRole(ctx, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *out.AssumedRoleUser.Arn != "arn:aws:sts::000000000000:assumed-role/r/s1" {
-		t.Errorf("assumed %s", *out.AssumedRoleUser.Arn)
-	}
-	session := r.config(*out.Credentials.AccessKeyId, *out.Credentials.SecretAccessKey, *out.Credentials.SessionToken)
-	if _, err := sdkiam.NewFromConfig(session).ListUsers(ctx, nil); err != nil {
-		t.Error(err)
-	}
-	_, err = sdkiam.NewFromConfig(session).ListRoles(ctx, nil)
-	want(t, err, "AccessDenied", "because no session policy allows the iam:ListRoles action")
-}
-
 func TestSessionDiesWithItsRole(t *testing.T) {
 	r := start(t, nil)
 	c, ctx := sdkiam.NewFromConfig(r.asRoot()), t.Context()
@@ -258,24 +72,6 @@ func TestSessionDiesWithItsRole(t *testing.T) {
 		_, err = session.GetCallerIdentity(ctx, nil)
 		want(t, err, "InvalidClientTokenId", "")
 	}
-}
-
-func TestSessionToken(t *testing.T) {
-	r := start(t, nil)
-	ctx := t.Context()
-	out, err := sdksts.NewFromConfig(r.user("bob", allowAll)).GetSessionToken(ctx, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	session := r.config(*out.Credentials.AccessKeyId, *out.Credentials.SecretAccessKey, *out.Credentials.SessionToken)
-	who, err := sdksts.NewFromConfig(session).GetCallerIdentity(ctx, nil)
-	if err != nil || *who.Arn != "arn:aws:iam::000000000000:user/bob" {
-		t.Errorf("%v %v", who, err)
-	}
-	_, err = sdkiam.NewFromConfig(session).ListUsers(ctx, nil)
-	want(t, err, "InvalidClientTokenId", "")
-	_, err = sdksts.NewFromConfig(session).GetSessionToken(ctx, nil)
-	want(t, err, "AccessDenied", "Cannot call GetSessionToken with session credentials")
 }
 
 func TestServiceLinkedRoleAndProfiles(t *testing.T) {

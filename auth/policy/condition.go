@@ -108,6 +108,7 @@ type operand struct {
 	number float64
 	at     time.Time
 	prefix netip.Prefix
+	bytes  string
 	truth  bool
 }
 
@@ -119,20 +120,11 @@ func newCondition(op operator, key string, values []string, variables bool) (con
 		switch {
 		case op.null || op.base == cmpBool:
 			o.truth, ok = parseBool(v)
-			if !ok && variables && strings.Contains(v, "${") {
-				return c, errSyntax
-			}
-		case op.base == cmpString || op.base == cmpBinary || op.base == cmpStringFold:
-			if op.base == cmpStringFold {
-				o.text = compileExact(v, variables)
-			} else {
-				o.text = compileExact(v, variables && op.base != cmpBinary)
-			}
-			ok = true
-			if op.base == cmpBinary {
-				_, err := base64.StdEncoding.DecodeString(v)
-				ok = err == nil
-			}
+		case op.base == cmpString || op.base == cmpStringFold:
+			o.text, ok = compileExact(v, variables), true
+		case op.base == cmpBinary:
+			b, err := base64.StdEncoding.DecodeString(v)
+			o.bytes, ok = string(b), err == nil
 		case op.base == cmpLike || op.base == cmpARN:
 			o.text, ok = compile(v, variables), true
 		case op.base >= cmpNumericEqual && op.base <= cmpNumericGreaterEqual:
@@ -140,7 +132,9 @@ func newCondition(op operator, key string, values []string, variables bool) (con
 			o.number, err = strconv.ParseFloat(v, 64)
 			ok = err == nil
 		case op.base >= cmpDateEqual && op.base <= cmpDateGreaterEqual:
-			o.at, ok = parseDate(v)
+			if o.at, ok = parseDate(v); !ok {
+				return c, errLegacy
+			}
 		case op.base == cmpIP:
 			o.prefix, ok = parsePrefix(v)
 		}
@@ -178,13 +172,22 @@ func parseDate(s string) (time.Time, bool) {
 
 func parsePrefix(s string) (netip.Prefix, bool) {
 	if p, err := netip.ParsePrefix(s); err == nil {
-		return p.Masked(), true
+		return plainPrefix(p).Masked(), true
 	}
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() != "" {
 		return netip.Prefix{}, false
 	}
-	return netip.PrefixFrom(a, a.BitLen()), true
+	return plainPrefix(netip.PrefixFrom(a, a.BitLen())), true
+}
+
+// plainPrefix takes an IPv4 address out of its IPv6 form, which the addresses
+// of requests never have.
+func plainPrefix(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
 }
 
 // holds reports whether the request satisfies the condition.
@@ -198,6 +201,10 @@ func (c *condition) holds(r *Request) bool {
 			}
 		}
 		return false
+	}
+	// AWS counts a lone empty value as no values at all for this one.
+	if c.quantifier == forAllValues && len(values) == 1 && values[0] == "" {
+		return true
 	}
 	if !present {
 		switch {
@@ -259,7 +266,8 @@ func (c *condition) fits(r *Request, o *operand, value string) bool {
 		b, ok := parseBool(value)
 		return ok && b == o.truth
 	case cmpBinary:
-		return o.text.text == value
+		b, err := base64.StdEncoding.DecodeString(value)
+		return err == nil && string(b) == o.bytes
 	case cmpIP:
 		a, err := netip.ParseAddr(value)
 		return err == nil && o.prefix.Contains(a.Unmap())

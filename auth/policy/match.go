@@ -18,6 +18,7 @@ type pattern struct {
 type part struct {
 	text       string
 	key        string // lower case; "" for plain text
+	name       string // the key as it is written
 	fallback   string
 	hasDefault bool
 }
@@ -84,7 +85,8 @@ func newPattern(s string, variables, wildcards bool) pattern {
 // variable reads what stands between ${ and }: a key, and maybe a default in quotes.
 func variable(s string) part {
 	key, rest, found := strings.Cut(s, ",")
-	v := part{key: strings.ToLower(strings.TrimSpace(key))}
+	v := part{name: strings.TrimSpace(key)}
+	v.key = strings.ToLower(v.name)
 	rest = strings.TrimSpace(rest)
 	if found && len(rest) >= 2 && rest[0] == '\'' && rest[len(rest)-1] == '\'' {
 		v.fallback, v.hasDefault = rest[1:len(rest)-1], true
@@ -130,12 +132,16 @@ func (p *pattern) matches(r *Request, s string) bool {
 	if literal {
 		return text == s
 	}
-	return glob(text, s)
+	return glob(text, s, false)
 }
+
+// matchesFold is matches for a pattern in lower case without variables, and an
+// s in any case: the name of an action.
+func (p *pattern) matchesFold(s string) bool { return glob(p.text, s, true) }
 
 // glob matches without recursion: on a mismatch it returns to the last run and
 // lets it take one character more, so it is quadratic at worst.
-func glob(p, s string) bool {
+func glob(p, s string, fold bool) bool {
 	pi, si := 0, 0
 	star, mark := -1, 0
 	for si < len(s) {
@@ -149,7 +155,7 @@ func glob(p, s string) bool {
 			si += n
 			pi++
 			continue
-		case pi < len(p) && p[pi] == s[si]:
+		case pi < len(p) && (p[pi] == s[si] || fold && p[pi] == lower(s[si])):
 			pi++
 			si++
 			continue
@@ -167,6 +173,13 @@ func glob(p, s string) bool {
 	return pi == len(p)
 }
 
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
 // globARN matches each of the six parts of an ARN on its own: a wildcard does
 // not reach over a colon, except in the last part, which may hold colons.
 func globARN(p, s string) bool {
@@ -175,12 +188,12 @@ func globARN(p, s string) bool {
 		sp, srest, ok2 := strings.Cut(s, ":")
 		if !ok1 || !ok2 {
 			// A pattern shorter than an ARN, such as "*", stands for all of the rest.
-			return (ok1 == ok2 || p == string(rune(anyRun))) && glob(p, s)
+			return (ok1 == ok2 || p == string(rune(anyRun))) && glob(p, s, false)
 		}
-		if !glob(pp, sp) {
+		if !glob(pp, sp, false) {
 			return false
 		}
 		p, s = prest, srest
 	}
-	return glob(p, s)
+	return glob(p, s, false)
 }

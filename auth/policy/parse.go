@@ -30,15 +30,32 @@ func malformed(format string, args ...any) error {
 	return &MalformedError{fmt.Sprintf(format, args...)}
 }
 
-var errSyntax error = &MalformedError{"Syntax errors in policy."}
+var (
+	errSyntax error = &MalformedError{"Syntax errors in policy."}
+	errLegacy error = &MalformedError{"The policy failed legacy parsing"}
+	errJSON   error = &MalformedError{"This policy contains invalid Json"}
+)
 
 // A Document is a parsed, compiled policy. It is immutable.
 type Document struct {
+	text       string
 	variables  bool // Version 2012-10-17
 	statements []statement
+	keys       []string // condition keys as they are written, each once
 }
 
+// Statements is how many statements the document has.
+func (d *Document) Statements() int { return len(d.statements) }
+
+// Keys are the condition keys that the document asks for, in conditions and in
+// variables, as they are written there.
+func (d *Document) Keys() []string { return slices.Clone(d.keys) }
+
+// A Position is a place in the text of a document. Both count from 1.
+type Position struct{ Line, Column int }
+
 type statement struct {
+	element
 	deny         bool
 	principals   []principal
 	hasPrincipal bool
@@ -72,11 +89,13 @@ func Parse(text string, kind Kind) (*Document, error) {
 	}
 	top, err := decodeObject([]byte(text))
 	if err != nil {
-		return nil, malformed("This policy contains invalid Json")
+		if kind == Trust {
+			return nil, errJSON
+		}
+		return nil, errSyntax
 	}
-	doc := &Document{}
-	var statements []json.RawMessage
-	seenStatement := false
+	doc := &Document{text: text}
+	var statements []element
 	versioned := false
 	for _, m := range top {
 		switch m.name {
@@ -92,31 +111,39 @@ func Parse(text string, kind Kind) (*Document, error) {
 				return nil, errSyntax
 			}
 		case "Statement":
-			seenStatement = true
-			if isArray(m.value) {
-				if json.Unmarshal(m.value, &statements) != nil {
-					return nil, errSyntax
-				}
-			} else {
-				statements = []json.RawMessage{m.value}
-			}
+			statements = elementsOf(m)
 		default:
 			return nil, errSyntax
 		}
 	}
-	if !seenStatement || len(statements) == 0 {
+	if len(statements) == 0 {
 		return nil, errSyntax
+	}
+	p := parser{kind: kind, doc: doc, sids: map[string]bool{}, keys: map[string]bool{}}
+	// AWS looks at the whole document for one kind of mistake, then for the
+	// next: which of several it names depends on that order.
+	members := make([]map[string]json.RawMessage, len(statements))
+	for i, st := range statements {
+		if members[i], err = p.fields(st.value); err != nil {
+			return nil, err
+		}
 	}
 	if kind == Identity && (!versioned || !doc.variables) {
 		return nil, malformed("Policy document must be version 2012-10-17 or greater.")
 	}
-	p := parser{kind: kind, variables: doc.variables, sids: map[string]bool{}}
-	for _, raw := range statements {
-		st, err := p.statement(raw)
-		if err != nil {
+	for _, have := range members {
+		if err := p.elements(have); err != nil {
 			return nil, err
 		}
-		doc.statements = append(doc.statements, st)
+	}
+	doc.statements = make([]statement, len(statements))
+	for _, pass := range []func(*statement, map[string]json.RawMessage) error{p.effect, p.conditions, p.sid, p.principals, p.actionsExist, p.resources, p.actions} {
+		for i := range doc.statements {
+			doc.statements[i].element = statements[i]
+			if err := pass(&doc.statements[i], members[i]); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return doc, nil
 }
@@ -136,67 +163,47 @@ func Length(text string) int {
 }
 
 type parser struct {
-	kind      Kind
-	variables bool
-	sids      map[string]bool
-}
-
-func (p *parser) statement(raw json.RawMessage) (statement, error) {
-	var st statement
-	members, err := decodeObject(raw)
-	if err != nil {
-		return st, errSyntax
-	}
-	have := map[string]json.RawMessage{}
-	for _, m := range members {
-		have[m.name] = m.value
-	}
-	if err := p.fields(have); err != nil {
-		return st, err
-	}
-	effect, _ := stringOf(have["Effect"])
-	switch effect {
-	case "Allow":
-	case "Deny":
-		st.deny = true
-	default:
-		return st, errSyntax
-	}
-	if err := p.sid(have["Sid"]); err != nil {
-		return st, err
-	}
-	if err := p.principals(&st, have); err != nil {
-		return st, err
-	}
-	if err := p.actions(&st, have); err != nil {
-		return st, err
-	}
-	if err := p.resources(&st, have); err != nil {
-		return st, err
-	}
-	if c, ok := have["Condition"]; ok {
-		if st.conditions, err = p.conditions(c); err != nil {
-			return st, err
-		}
-	}
-	return st, nil
+	kind Kind
+	doc  *Document
+	sids map[string]bool
+	keys map[string]bool // of doc.keys, lower case
 }
 
 var statementFields = []string{"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 
-func (p *parser) fields(have map[string]json.RawMessage) error {
-	for name := range have {
-		if !slices.Contains(statementFields, name) {
-			return errSyntax
+// fields takes a statement apart.
+func (p *parser) fields(raw json.RawMessage) (map[string]json.RawMessage, error) {
+	members, err := decodeObject(raw)
+	if err != nil {
+		return nil, errSyntax
+	}
+	have := make(map[string]json.RawMessage, len(members))
+	for _, m := range members {
+		if !slices.Contains(statementFields, m.name) {
+			if p.kind == Trust {
+				return nil, malformed("Unknown field %s", m.name)
+			}
+			return nil, errSyntax
 		}
+		have[m.name] = m.value
 	}
 	for _, pair := range [][2]string{{"Principal", "NotPrincipal"}, {"Action", "NotAction"}, {"Resource", "NotResource"}} {
 		if have[pair[0]] != nil && have[pair[1]] != nil {
-			return errSyntax
+			return nil, errSyntax
 		}
 	}
+	if effect, ok := stringOf(have["Effect"]); !ok || !strings.EqualFold(effect, "Allow") && !strings.EqualFold(effect, "Deny") {
+		if p.kind == Trust && have["Effect"] == nil {
+			return nil, malformed("Missing required field Effect")
+		}
+		return nil, errSyntax
+	}
+	return have, nil
+}
+
+// elements looks for what a document of this kind must and must not have.
+func (p *parser) elements(have map[string]json.RawMessage) error {
 	principal := have["Principal"] != nil || have["NotPrincipal"] != nil
-	resource := have["Resource"] != nil || have["NotResource"] != nil
 	switch p.kind {
 	case Identity:
 		if principal {
@@ -207,7 +214,7 @@ func (p *parser) fields(have map[string]json.RawMessage) error {
 			return malformed("Missing required field Principal")
 		}
 	case Trust:
-		if resource {
+		if have["Resource"] != nil || have["NotResource"] != nil {
 			return malformed("Has prohibited field Resource")
 		}
 		if !principal {
@@ -220,7 +227,19 @@ func (p *parser) fields(have map[string]json.RawMessage) error {
 	return nil
 }
 
-func (p *parser) sid(raw json.RawMessage) error {
+func (p *parser) effect(st *statement, have map[string]json.RawMessage) error {
+	switch effect, _ := stringOf(have["Effect"]); effect {
+	case "Allow":
+	case "Deny":
+		st.deny = true
+	default: // in another case
+		return errLegacy
+	}
+	return nil
+}
+
+func (p *parser) sid(_ *statement, have map[string]json.RawMessage) error {
+	raw := have["Sid"]
 	if raw == nil {
 		return nil
 	}
@@ -258,6 +277,9 @@ func (p *parser) principals(st *statement, have map[string]json.RawMessage) erro
 		if s != "*" {
 			return malformed("Invalid principal in policy: %q", s)
 		}
+		if p.kind == Trust {
+			return malformed(`AssumeRolepolicy contained an invalid principal: "STAR".`)
+		}
 		st.principals = []principal{{"*", "*"}}
 		return nil
 	}
@@ -289,10 +311,16 @@ func (p *parser) principals(st *statement, have map[string]json.RawMessage) erro
 				}
 				st.principals = append(st.principals, principal{"Service", v})
 			}
-		case "Federated", "CanonicalUser":
+		case "Federated":
 			for _, v := range values {
-				st.principals = append(st.principals, principal{m.name, v})
+				if !validFederated(v) {
+					return malformed(`Invalid principal in policy: "FEDERATED":"%s"`, v)
+				}
+				st.principals = append(st.principals, principal{"Federated", v})
 			}
+		case "CanonicalUser":
+			// The ids of S3's access lists: there are none here, nor in AWS's other services.
+			return malformed(`Invalid principal in policy: "CANONICALUSER":"%s"`, strings.Join(values, ","))
 		default:
 			return errSyntax
 		}
@@ -320,6 +348,18 @@ func validAWSPrincipal(v string) bool {
 	return false
 }
 
+// federations are the providers of identities that AWS knows without an ARN.
+var federations = []string{"accounts.google.com", "cognito-identity.amazonaws.com", "graph.facebook.com", "www.amazon.com"}
+
+func validFederated(v string) bool {
+	part := strings.SplitN(v, ":", 6)
+	if len(part) != 6 {
+		return slices.Contains(federations, v)
+	}
+	return part[0] == "arn" && part[2] == "iam" && part[3] == "" && isAccount(part[4]) && !strings.ContainsAny(v, "*?") &&
+		(hasName(part[5], "saml-provider/") || hasName(part[5], "oidc-provider/"))
+}
+
 func hasName(s, prefix string) bool { return len(s) > len(prefix) && strings.HasPrefix(s, prefix) }
 
 func isAccount(s string) bool {
@@ -342,7 +382,7 @@ func isUniqueID(s string) bool {
 
 var trustActions = []string{"sts:assumerole", "sts:assumerolewithsaml", "sts:assumerolewithwebidentity", "sts:tagsession", "sts:setsourceidentity", "sts:setcontext"}
 
-func (p *parser) actions(st *statement, have map[string]json.RawMessage) error {
+func (p *parser) actionsExist(st *statement, have map[string]json.RawMessage) error {
 	raw := have["Action"]
 	if raw == nil {
 		if raw = have["NotAction"]; raw == nil {
@@ -360,6 +400,15 @@ func (p *parser) actions(st *statement, have map[string]json.RawMessage) error {
 	if len(values) == 0 {
 		return malformed("Policy statement must contain actions.")
 	}
+	return nil
+}
+
+func (p *parser) actions(st *statement, have map[string]json.RawMessage) error {
+	raw := have["Action"]
+	if raw == nil {
+		raw = have["NotAction"]
+	}
+	values, _ := stringsOf(raw) // actionsExist has seen them
 	for _, v := range values {
 		low := strings.ToLower(v)
 		if p.kind == Trust {
@@ -423,9 +472,24 @@ func (p *parser) resources(st *statement, have map[string]json.RawMessage) error
 		if err := checkResource(v); err != nil {
 			return err
 		}
-		st.resources = append(st.resources, compile(v, p.variables))
+		st.resources = append(st.resources, p.keyed(compile(v, p.doc.variables)))
 	}
 	return nil
+}
+
+// keyed notes the variables of a pattern as keys of the document.
+func (p *parser) keyed(x pattern) pattern {
+	for _, v := range x.parts {
+		p.key(v.name)
+	}
+	return x
+}
+
+func (p *parser) key(name string) {
+	if low := strings.ToLower(name); name != "" && !p.keys[low] {
+		p.keys[low] = true
+		p.doc.keys = append(p.doc.keys, name)
+	}
 }
 
 func checkResource(v string) error {
@@ -445,83 +509,184 @@ func checkResource(v string) error {
 	if len(part) < 3 {
 		return malformed("Resource vendor must be fully qualified and cannot contain regexes.")
 	}
-	if len(part) < 6 && !strings.HasSuffix(v, "*") {
-		return malformed("The policy failed legacy parsing")
+	if len(part) < 6 && !strings.HasSuffix(v, "*") || part[2] == "" {
+		return errLegacy
+	}
+	if len(part) == 6 && part[2] == "iam" {
+		if part[3] != "" && part[3] != "*" {
+			return malformed("IAM resource %s cannot contain region information.", v)
+		}
+		if !strings.ContainsAny(part[5][:min(1, len(part[5]))], "*?$") && part[5] != "root" && !slices.ContainsFunc(iamPaths, func(p string) bool {
+			return strings.HasPrefix(part[5], p)
+		}) {
+			return malformed(`IAM resource path must either be "*" or start with %s.`, strings.Join(iamPaths, ", "))
+		}
 	}
 	return nil
 }
 
-func (p *parser) conditions(raw json.RawMessage) ([]condition, error) {
+// iamPaths are the kinds of resources that IAM has, as its message lists them.
+var iamPaths = []string{"user/", "federated-user/", "role/", "group/", "instance-profile/", "mfa/", "server-certificate/", "policy/",
+	"sms-mfa/", "saml-provider/", "oidc-provider/", "report/", "access-report/"}
+
+func (p *parser) conditions(st *statement, have map[string]json.RawMessage) error {
+	raw, ok := have["Condition"]
+	if !ok {
+		return nil
+	}
 	operators, err := decodeObject(raw)
 	if err != nil {
-		return nil, errSyntax
+		return errSyntax
 	}
-	var out []condition
 	for _, o := range operators {
 		op, ok := parseOperator(o.name)
 		if !ok {
-			return nil, errSyntax
+			return errSyntax
 		}
 		keys, err := decodeObject(o.value)
 		if err != nil {
-			return nil, errSyntax
+			return errSyntax
 		}
 		for _, k := range keys {
-			if k.name == "" {
-				return nil, errSyntax
-			}
 			values, ok := scalarsOf(k.value)
-			if !ok {
-				return nil, errSyntax
+			if k.name == "" || !ok {
+				return errSyntax
 			}
-			c, err := newCondition(op, k.name, values, p.variables)
+			c, err := newCondition(op, k.name, values, p.doc.variables)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			out = append(out, c)
+			p.key(k.name)
+			for _, v := range c.values {
+				p.keyed(v.text)
+			}
+			st.conditions = append(st.conditions, c)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // A nameValue is one member of a JSON object, in order.
 type nameValue struct {
 	name  string
 	value json.RawMessage
+	end   int // of the value, in the text that was decoded
 }
 
-var errJSON = errors.New("not a JSON object")
+var errObject = errors.New("not a JSON object")
 
 // decodeObject reads one JSON object. A name that comes twice is refused:
 // which of the two counts must not depend on the reader.
 func decodeObject(data []byte) ([]nameValue, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errJSON
+		return nil, errObject
 	}
 	var out []nameValue
+	seen := map[string]bool{}
 	for d.More() {
 		t, err := d.Token()
 		name, ok := t.(string)
-		if err != nil || !ok {
-			return nil, errJSON
+		if err != nil || !ok || seen[name] {
+			return nil, errObject
 		}
-		if slices.ContainsFunc(out, func(m nameValue) bool { return m.name == name }) {
-			return nil, errJSON
-		}
+		seen[name] = true
 		var v json.RawMessage
 		if d.Decode(&v) != nil {
-			return nil, errJSON
+			return nil, errObject
 		}
-		out = append(out, nameValue{name, v})
+		out = append(out, nameValue{name, v, int(d.InputOffset())})
 	}
 	if t, err := d.Token(); err != nil || t != json.Delim('}') {
-		return nil, errJSON
+		return nil, errObject
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errJSON
+		return nil, errObject
 	}
 	return out, nil
+}
+
+// An element is a statement with its place in the document: from where the
+// reader stood when it came to it, as AWS tells it, to behind its last character.
+type element struct {
+	value      json.RawMessage
+	start, end int
+}
+
+// elementsOf are the statements of the Statement element, nil if it is broken.
+func elementsOf(m nameValue) []element {
+	at := m.end - len(m.value)
+	if !isArray(m.value) {
+		return []element{{m.value, at + 1, m.end}}
+	}
+	d := json.NewDecoder(bytes.NewReader(m.value))
+	if _, err := d.Token(); err != nil {
+		return nil
+	}
+	var out []element
+	start := int(d.InputOffset()) // More looks ahead
+	for d.More() {
+		var v json.RawMessage
+		if d.Decode(&v) != nil {
+			return nil
+		}
+		end := int(d.InputOffset())
+		out = append(out, element{v, at + start, at + end})
+		start = end
+	}
+	return out
+}
+
+// A Statement is a statement as it stands in its document.
+type Statement struct {
+	Sid        string
+	Deny       bool
+	Start, End Position
+	Actions    []string // those of NotAction, if that is what it has
+	Resources  []string
+	Conditions []Condition
+}
+
+// A Condition is one condition of a Statement.
+type Condition struct {
+	Operator, Key string
+	Values        []string
+}
+
+// Statement describes the i-th statement.
+func (d *Document) Statement(i int) Statement {
+	st := &d.statements[i]
+	out := Statement{Deny: st.deny, Start: d.position(st.start), End: d.position(st.end)}
+	members, err := decodeObject(st.value)
+	if err != nil {
+		return out // parsed once already
+	}
+	for _, m := range members {
+		switch m.name {
+		case "Sid":
+			out.Sid, _ = stringOf(m.value)
+		case "Action", "NotAction":
+			out.Actions, _ = stringsOf(m.value)
+		case "Resource", "NotResource":
+			out.Resources, _ = stringsOf(m.value)
+		case "Condition":
+			operators, _ := decodeObject(m.value)
+			for _, o := range operators {
+				keys, _ := decodeObject(o.value)
+				for _, k := range keys {
+					values, _ := scalarsOf(k.value)
+					out.Conditions = append(out.Conditions, Condition{o.name, k.name, values})
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (d *Document) position(at int) Position {
+	before := d.text[:at]
+	line := before[strings.LastIndexByte(before, '\n')+1:]
+	return Position{Line: 1 + strings.Count(before, "\n"), Column: 1 + utf8.RuneCountInString(line)}
 }
 
 func isArray(raw json.RawMessage) bool {

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,15 +27,35 @@ func TestMalformed(t *testing.T) {
 		want       string
 	}{
 		{"good", identity(ok), Identity, ""},
-		{"not JSON", `{"Version`, Identity, "This policy contains invalid Json"},
-		{"empty", ``, Identity, "This policy contains invalid Json"},
-		{"two documents", identity(ok) + "{}", Identity, "This policy contains invalid Json"},
+		{"not JSON", `{"Version`, Identity, "Syntax errors in policy."},
+		{"empty", ``, Identity, "Syntax errors in policy."},
+		{"two documents", identity(ok) + "{}", Identity, "Syntax errors in policy."},
+		{"not JSON, trust", `{"Version`, Trust, "This policy contains invalid Json"},
+		{"no statements", `{"Version":"2012-10-17","Statement":[]}`, Identity, "Syntax errors in policy."},
+		{"null statement", `{"Version":"2012-10-17","Statement":null}`, Identity, "Syntax errors in policy."},
+		{"effect in another case", `{"Version":"2012-10-17","Statement":{"Effect":"allow",` + ok + `}}`, Identity, "The policy failed legacy parsing"},
+		{"unknown field in a trust policy", `{"Statement":{"Effect":"Allow","Principals":"*","Action":"sts:AssumeRole"}}`, Trust, "Unknown field Principals"},
+		{"short ARN", identity(`"Action":"a:b","Resource":"arn:aws:s3::bucket"`), Identity, "The policy failed legacy parsing"},
+		{"vendor of ARN", identity(`"Action":"a:b","Resource":"arn:aws"`), Identity, "Resource vendor must be fully qualified and cannot contain regexes."},
+		{"region in IAM's ARN", identity(`"Action":"a:b","Resource":"arn:aws:iam:eu-central-1:111111111111:user/x"`), Identity, "IAM resource arn:aws:iam:eu-central-1:111111111111:user/x cannot contain region information."},
+		{"kind in IAM's ARN", identity(`"Action":"a:b","Resource":"arn:aws:iam::111111111111:usr/x"`), Identity, `IAM resource path must either be "*" or start with user/, federated-user/, role/, group/, instance-profile/, mfa/, server-certificate/, policy/, sms-mfa/, saml-provider/, oidc-provider/, report/, access-report/.`},
+		{"federated principal", `{"Statement":{"Effect":"Allow","Principal":{"Federated":["accounts.google.com","arn:aws:iam::111111111111:oidc-provider/x.io","arn:aws:iam::111111111111:saml-provider/x"]},"Action":"sts:AssumeRoleWithWebIdentity"}}`, Trust, ""},
+		{"unknown federation", `{"Statement":{"Effect":"Allow","Principal":{"Federated":"x.io"},"Action":"sts:AssumeRoleWithWebIdentity"}}`, Trust, `Invalid principal in policy: "FEDERATED":"x.io"`},
+		{"canonical user", `{"Statement":{"Effect":"Allow","Principal":{"CanonicalUser":"79a5"},"Action":"ecr:*"}}`, Resource, `Invalid principal in policy: "CANONICALUSER":"79a5"`},
+		{"everybody trusted", `{"Statement":{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}}`, Trust, `AssumeRolepolicy contained an invalid principal: "STAR".`},
+		{"every account trusted", `{"Statement":{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}}`, Trust, ""},
+		{"trust with NotPrincipal", `{"Statement":{"Effect":"Allow","NotPrincipal":{"AWS":"*"},"Action":"sts:AssumeRole"}}`, Trust, "AssumeRolepolicy contained an invalid principal: NotPrincipal."},
+		{"trust without action", `{"Statement":{"Effect":"Allow","Principal":{"AWS":"*"}}}`, Trust, "Missing required field Action"},
+		{"trust without effect", `{"Statement":{"Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}}`, Trust, "Missing required field Effect"},
+		{"bad bytes", identity(`"Condition":{"BinaryEquals":{"k":"!"}},` + ok), Identity, "Syntax errors in policy."},
+		{"no truth", identity(`"Condition":{"Bool":{"k":"yes"}},` + ok), Identity, "Syntax errors in policy."},
+		{"the version is named before the action", `{"Statement":{"Effect":"Allow","Resource":"*"}}`, Identity, "Policy document must be version 2012-10-17 or greater."},
 		{"unknown top element", `{"Version":"2012-10-17","Extra":1,"Statement":[]}`, Identity, "Syntax errors in policy."},
 		{"no statement", `{"Version":"2012-10-17"}`, Identity, "Syntax errors in policy."},
 		{"no version", `{"Statement":{"Effect":"Allow",` + ok + `}}`, Identity, "Policy document must be version 2012-10-17 or greater."},
 		{"old version in a resource policy", `{"Version":"2008-10-17","Statement":{"Effect":"Allow","Principal":"*","Action":"ecr:*"}}`, Resource, ""},
 		{"bad version", `{"Version":"2020-01-01","Statement":{"Effect":"Allow",` + ok + `}}`, Identity, "Syntax errors in policy."},
-		{"bad effect", `{"Version":"2012-10-17","Statement":{"Effect":"allow",` + ok + `}}`, Identity, "Syntax errors in policy."},
+		{"bad effect", `{"Version":"2012-10-17","Statement":{"Effect":"Permit",` + ok + `}}`, Identity, "Syntax errors in policy."},
 		{"double member", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Effect":"Allow",` + ok + `}}`, Identity, "Syntax errors in policy."},
 		{"no action", identity(`"Resource":"*"`), Identity, "Policy statement must contain actions."},
 		{"empty action", identity(`"Action":[],"Resource":"*"`), Identity, "Policy statement must contain actions."},
@@ -50,14 +72,14 @@ func TestMalformed(t *testing.T) {
 		{"operator", identity(`"Condition":{"StringIs":{"k":"v"}},` + ok), Identity, "Syntax errors in policy."},
 		{"null if exists", identity(`"Condition":{"NullIfExists":{"k":"true"}},` + ok), Identity, "Syntax errors in policy."},
 		{"bad number", identity(`"Condition":{"NumericEquals":{"k":"x"}},` + ok), Identity, "Syntax errors in policy."},
-		{"bad date", identity(`"Condition":{"DateLessThan":{"k":"x"}},` + ok), Identity, "Syntax errors in policy."},
+		{"bad date", identity(`"Condition":{"DateLessThan":{"k":"x"}},` + ok), Identity, "The policy failed legacy parsing"},
 		{"bad address", identity(`"Condition":{"IpAddress":{"aws:SourceIp":"1.2.3"}},` + ok), Identity, "Syntax errors in policy."},
 		{"number and bool values", identity(`"Condition":{"NumericEquals":{"k":5},"Bool":{"b":true}},` + ok), Identity, ""},
 		{"control character", identity(`"Action":"a:b","Resource":"arn:aws:s3:::\u0001"`), Identity, "Syntax errors in policy."},
 		{"trust", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}}`, Trust, ""},
 		{"trust with resource", `{"Statement":{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole","Resource":"*"}}`, Trust, "Has prohibited field Resource"},
 		{"trust without principal", `{"Statement":{"Effect":"Allow","Action":"sts:AssumeRole"}}`, Trust, "Missing required field Principal"},
-		{"trust other action", `{"Statement":{"Effect":"Allow","Principal":"*","Action":"ecs:RunTask"}}`, Trust, "AssumeRole policy may only specify STS AssumeRole actions."},
+		{"trust other action", `{"Statement":{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"ecs:RunTask"}}`, Trust, "AssumeRole policy may only specify STS AssumeRole actions."},
 		{"trust bad principal", `{"Statement":{"Effect":"Allow","Principal":{"AWS":"bob"},"Action":"sts:AssumeRole"}}`, Trust, `Invalid principal in policy: "AWS":"bob"`},
 		{"trust wildcard in ARN", `{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111111111111:user/*"},"Action":"sts:AssumeRole"}}`, Trust, `Invalid principal in policy: "AWS":"arn:aws:iam::111111111111:user/*"`},
 		{"trust bad service", `{"Statement":{"Effect":"Allow","Principal":{"Service":"ecs"},"Action":"sts:AssumeRole"}}`, Trust, `Invalid principal in policy: "SERVICE":"ecs"`},
@@ -193,6 +215,96 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+// AWS's own example of where a lone statement begins and ends, and what it says
+// of the elements of a list: from behind what the reader had read before.
+func TestPositions(t *testing.T) {
+	lone := mustParse(t, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"dynamodb:*","Resource":"*","Condition":{"DateGreaterThan":{"aws:CurrentTime":"2018-08-16T12:00:00Z"}}}}`, Identity)
+	if st := lone.Statement(0); st.Start != (Position{1, 38}) || st.End != (Position{1, 167}) || st.Deny || len(st.Conditions) != 1 || st.Conditions[0].Key != "aws:CurrentTime" {
+		t.Errorf("%+v", st)
+	}
+	list := mustParse(t, `{
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Sid": "a",
+            "Effect": "Allow",
+            "Action": "codecommit:ListRepositories",
+            "Resource": "*"
+        },
+        {"Effect": "Deny", "NotAction": ["a:b", "c:d"], "Resource": "*"}
+    ]
+}`, Identity)
+	if st := list.Statement(0); st.Start != (Position{3, 19}) || st.End != (Position{9, 10}) || st.Sid != "a" || st.Actions[0] != "codecommit:ListRepositories" {
+		t.Errorf("%+v", st)
+	}
+	if st := list.Statement(1); st.Start != (Position{9, 10}) || st.End != (Position{10, 73}) || !st.Deny || len(st.Actions) != 2 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	d := mustParse(t, `{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":"s3:*","Resource":"arn:aws:s3:::${aws:PrincipalTag/Team, 'none'}/${*}","Condition":{"StringLike":{"s3:Prefix":"${aws:username}"},"Bool":{"AWS:UserName":"true"}}}]}`, Identity)
+	if got := strings.Join(d.Keys(), " "); got != "s3:Prefix aws:username aws:PrincipalTag/Team" {
+		t.Errorf("keys %s", got)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	allow := mustParse(t, `{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":"ecs:*","Resource":"*"},
+		{"Effect":"Allow","Action":"ecs:RunTask","Resource":"*","Condition":{"StringEquals":{"aws:RequestTag/Team":"a"},"Bool":{"aws:SecureTransport":"true"}}},
+		{"Effect":"Allow","Action":"iam:*","Resource":"arn:aws:s3:::${aws:username}"}]}`, Identity)
+	deny := mustParse(t, `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"ecs:Run*","Resource":"*"}}`, Identity)
+	r := &Request{Principal: Principal{Account: "111111111111", ARN: "arn:aws:iam::111111111111:user/bob"}, Action: "ecs:RunTask", Resource: "*",
+		Keys: map[string][]string{"aws:securetransport": {"true"}}, Identity: []*Document{allow, deny}, Boundary: allow, Session: []*Document{}}
+	x := Explain(r)
+	want := []Match{{IdentityPolicy, 0, 0, false}, {IdentityPolicy, 1, 0, true}, {BoundaryPolicy, 0, 0, false}}
+	if x.Allowed || !x.Explicit || !slices.Equal(x.Matched, want) {
+		t.Errorf("%+v", x)
+	}
+	if !slices.Equal(x.Missing, []string{"aws:RequestTag/Team"}) {
+		t.Errorf("missing %v", x.Missing)
+	}
+	if by := (map[Source]Outcome{IdentityPolicy: Denies, BoundaryPolicy: Allows, SessionPolicy: Silent}); !maps.Equal(x.By, by) {
+		t.Errorf("by source %v, want %v", x.By, by)
+	}
+}
+
+// AWS documents to which kinds of principals a resource's policy gives more
+// than a boundary or a session policy allows.
+func TestWhoIsNamed(t *testing.T) {
+	nothing := mustParse(t, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}}`, Identity)
+	const account = "111111111111"
+	user := Principal{Account: account, ARN: "arn:aws:iam::111111111111:user/u"}
+	role := Principal{Account: account, ARN: "arn:aws:sts::111111111111:assumed-role/r/s", Parent: "arn:aws:iam::111111111111:role/r"}
+	federated := Principal{Account: account, ARN: "arn:aws:sts::111111111111:federated-user/f", Parent: user.ARN}
+	for _, tc := range []struct {
+		named string
+		who   Principal
+		bound bool // by boundary, session policy
+		want  bool
+	}{
+		{user.ARN, user, true, true},
+		{role.ARN, role, true, true},
+		{role.Parent, role, true, false},
+		{role.Parent, role, false, true},
+		{federated.ARN, federated, true, true},
+		{user.ARN, federated, true, false},
+		{account, user, false, false},
+		{"*", role, true, true},
+	} {
+		r := &Request{Principal: tc.who, Action: "ecr:BatchGetImage", Resource: "*",
+			Policy: mustParse(t, `{"Statement":{"Effect":"Allow","Principal":{"AWS":"`+tc.named+`"},"Action":"ecr:*"}}`, Resource)}
+		if tc.bound {
+			r.Boundary, r.Session = nothing, []*Document{nothing}
+		}
+		if got := Evaluate(r); got.Allowed != tc.want {
+			t.Errorf("%s named, %s asks, bound %v: %+v", tc.named, tc.who.ARN, tc.bound, got)
+		}
+	}
+}
+
 func TestCache(t *testing.T) {
 	var c Cache
 	const text = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`
@@ -220,7 +332,15 @@ func FuzzParse(f *testing.F) {
 				}
 				continue
 			}
-			Evaluate(&Request{Action: "ecs:RunTask", Resource: "arn:aws:ecs:us-east-1:1:task/a/b", Keys: map[string][]string{"k": {text}}, Identity: []*Document{d}, Policy: d})
+			r := &Request{Action: "ecs:RunTask", Resource: "arn:aws:ecs:us-east-1:1:task/a/b", Keys: map[string][]string{"k": {text}}, Identity: []*Document{d}, Policy: d}
+			if x := Explain(r); x.Decision != Evaluate(r) {
+				t.Fatalf("explained as %+v", x)
+			}
+			for i := range d.Statements() {
+				if st := d.Statement(i); st.Start.Line < 1 || st.Start.Column < 1 || st.End.Line < st.Start.Line {
+					t.Fatalf("statement %d at %+v", i, st)
+				}
+			}
 		}
 	})
 }

@@ -18,7 +18,7 @@ func (s *Service) DetachUserPolicy(ctx context.Context, in *api.DetachUserPolicy
 
 // ListAttachedUserPolicies lists the managed policies attached to a user.
 func (s *Service) ListAttachedUserPolicies(ctx context.Context, in *api.ListAttachedUserPoliciesInput) (*api.ListAttachedUserPoliciesOutput, error) {
-	all, more, marker, err := s.listAttached(ctx, ofUser(in.UserName), in.PathPrefix, in.Marker, in.MaxItems)
+	all, more, marker, err := s.listAttached(ctx, ofUser(in.UserName), in, in.PathPrefix)
 	return &api.ListAttachedUserPoliciesOutput{AttachedPolicies: all, IsTruncated: more, Marker: marker}, err
 }
 
@@ -34,7 +34,7 @@ func (s *Service) DetachRolePolicy(ctx context.Context, in *api.DetachRolePolicy
 
 // ListAttachedRolePolicies lists the managed policies attached to a role.
 func (s *Service) ListAttachedRolePolicies(ctx context.Context, in *api.ListAttachedRolePoliciesInput) (*api.ListAttachedRolePoliciesOutput, error) {
-	all, more, marker, err := s.listAttached(ctx, ofRole(in.RoleName), in.PathPrefix, in.Marker, in.MaxItems)
+	all, more, marker, err := s.listAttached(ctx, ofRole(in.RoleName), in, in.PathPrefix)
 	return &api.ListAttachedRolePoliciesOutput{AttachedPolicies: all, IsTruncated: more, Marker: marker}, err
 }
 
@@ -50,6 +50,6 @@ func (s *Service) DetachGroupPolicy(ctx context.Context, in *api.DetachGroupPoli
 
 // ListAttachedGroupPolicies lists the managed policies attached to a group.
 func (s *Service) ListAttachedGroupPolicies(ctx context.Context, in *api.ListAttachedGroupPoliciesInput) (*api.ListAttachedGroupPoliciesOutput, error) {
-	all, more, marker, err := s.listAttached(ctx, ofGroup(in.GroupName), in.PathPrefix, in.Marker, in.MaxItems)
+	all, more, marker, err := s.listAttached(ctx, ofGroup(in.GroupName), in, in.PathPrefix)
 	return &api.ListAttachedGroupPoliciesOutput{AttachedPolicies: all, IsTruncated: more, Marker: marker}, err
 }

@@ -2,7 +2,9 @@ package iam
 
 import (
 	"context"
+	"encoding/json"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/berth-run/berth/auth"
@@ -16,16 +18,31 @@ import (
 const (
 	userOperations = `GetUser UpdateUser DeleteUser PutUserPermissionsBoundary DeleteUserPermissionsBoundary ListGroupsForUser
 		CreateAccessKey ListAccessKeys UpdateAccessKey DeleteAccessKey PutUserPolicy GetUserPolicy ListUserPolicies DeleteUserPolicy
-		AttachUserPolicy DetachUserPolicy ListAttachedUserPolicies TagUser UntagUser ListUserTags`
+		AttachUserPolicy DetachUserPolicy ListAttachedUserPolicies TagUser UntagUser ListUserTags
+		CreateLoginProfile GetLoginProfile UpdateLoginProfile DeleteLoginProfile
+		EnableMFADevice DeactivateMFADevice ResyncMFADevice ListMFADevices GetMFADevice
+		UploadSigningCertificate UpdateSigningCertificate DeleteSigningCertificate ListSigningCertificates
+		UploadSSHPublicKey GetSSHPublicKey UpdateSSHPublicKey DeleteSSHPublicKey ListSSHPublicKeys
+		CreateServiceSpecificCredential ListServiceSpecificCredentials ResetServiceSpecificCredential
+		UpdateServiceSpecificCredential DeleteServiceSpecificCredential`
 	roleOperations = `GetRole UpdateRole UpdateRoleDescription DeleteRole UpdateAssumeRolePolicy PutRolePermissionsBoundary
 		DeleteRolePermissionsBoundary PutRolePolicy GetRolePolicy ListRolePolicies DeleteRolePolicy AttachRolePolicy DetachRolePolicy
-		ListAttachedRolePolicies TagRole UntagRole ListRoleTags DeleteServiceLinkedRole ListInstanceProfilesForRole`
-	groupOperations = `GetGroup DeleteGroup AddUserToGroup RemoveUserFromGroup PutGroupPolicy GetGroupPolicy ListGroupPolicies
+		ListAttachedRolePolicies TagRole UntagRole ListRoleTags ListInstanceProfilesForRole`
+	groupOperations = `GetGroup UpdateGroup DeleteGroup AddUserToGroup RemoveUserFromGroup PutGroupPolicy GetGroupPolicy ListGroupPolicies
 		DeleteGroupPolicy AttachGroupPolicy DetachGroupPolicy ListAttachedGroupPolicies`
 	policyOperations = `GetPolicy DeletePolicy CreatePolicyVersion GetPolicyVersion ListPolicyVersions SetDefaultPolicyVersion
 		DeletePolicyVersion ListEntitiesForPolicy TagPolicy UntagPolicy ListPolicyTags`
 	profileOperations = `GetInstanceProfile DeleteInstanceProfile RemoveRoleFromInstanceProfile TagInstanceProfile
 		UntagInstanceProfile ListInstanceProfileTags`
+	oidcOperations = `GetOpenIDConnectProvider DeleteOpenIDConnectProvider AddClientIDToOpenIDConnectProvider
+		RemoveClientIDFromOpenIDConnectProvider UpdateOpenIDConnectProviderThumbprint TagOpenIDConnectProvider
+		UntagOpenIDConnectProvider ListOpenIDConnectProviderTags`
+	samlOperations   = `GetSAMLProvider UpdateSAMLProvider DeleteSAMLProvider TagSAMLProvider UntagSAMLProvider ListSAMLProviderTags`
+	deviceOperations = `DeleteVirtualMFADevice TagMFADevice UntagMFADevice ListMFADeviceTags`
+	serverOperations = `GetServerCertificate UpdateServerCertificate DeleteServerCertificate TagServerCertificate
+		UntagServerCertificate ListServerCertificateTags`
+	// entityOperations are about any user, group, role or policy.
+	entityOperations = `GenerateServiceLastAccessedDetails ListPoliciesGrantingServiceAccess`
 )
 
 type authorize = func(ctx context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check
@@ -45,27 +62,36 @@ func (s *Service) Authorize() map[string]authorize {
 	add(groupOperations, "group", "GroupName")
 	add(policyOperations, "policy", "PolicyArn")
 	add(profileOperations, "instance-profile", "InstanceProfileName")
+	add(oidcOperations, "oidc-provider", "OpenIDConnectProviderArn")
+	add(samlOperations, "saml-provider", "SAMLProviderArn")
+	add(deviceOperations, "mfa", "SerialNumber")
+	add(serverOperations, "server-certificate", "ServerCertificateName")
+	add(entityOperations, "entity", "Arn")
 
-	create := func(op, kind, field string) {
+	create := func(op, kind, field, tag string) {
 		all[op] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
 			path := text(in, "Path")
 			if path == "" {
 				path = "/"
 			}
-			arn := "arn:aws:iam::" + c.Account + ":" + kind + path + text(in, field)
+			arn := "arn:aws:iam::" + c.Account + ":" + kind + path + strings.TrimPrefix(text(in, field), "https://")
 			keys := requestKeys(in)
 			checks := []auth.Check{{Action: "iam:" + op, Resource: arn, Keys: keys}}
 			if keys["aws:TagKeys"] != nil {
-				checks = append(checks, auth.Check{Action: "iam:Tag" + strings.TrimPrefix(op, "Create"), Resource: arn, Keys: keys})
+				checks = append(checks, auth.Check{Action: "iam:Tag" + tag, Resource: arn, Keys: keys})
 			}
 			return checks
 		}
 	}
-	create("CreateUser", "user", "UserName")
-	create("CreateRole", "role", "RoleName")
-	create("CreateGroup", "group", "GroupName")
-	create("CreatePolicy", "policy", "PolicyName")
-	create("CreateInstanceProfile", "instance-profile", "InstanceProfileName")
+	create("CreateUser", "user", "UserName", "User")
+	create("CreateRole", "role", "RoleName", "Role")
+	create("CreateGroup", "group", "GroupName", "")
+	create("CreatePolicy", "policy", "PolicyName", "Policy")
+	create("CreateInstanceProfile", "instance-profile", "InstanceProfileName", "InstanceProfile")
+	create("CreateOpenIDConnectProvider", "oidc-provider", "Url", "OpenIDConnectProvider")
+	create("CreateSAMLProvider", "saml-provider", "Name", "SAMLProvider")
+	create("CreateVirtualMFADevice", "mfa", "VirtualMFADeviceName", "MFADevice")
+	create("UploadServerCertificate", "server-certificate", "ServerCertificateName", "ServerCertificate")
 
 	list := func(op, kind string) {
 		all[op] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
@@ -83,8 +109,44 @@ func (s *Service) Authorize() map[string]authorize {
 
 	all["CreateServiceLinkedRole"] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
 		service := text(in, "AWSServiceName")
+		name := linkedRoles[service].name
+		if suffix := text(in, "CustomSuffix"); suffix != "" {
+			name += "_" + suffix
+		}
 		return []auth.Check{{Action: "iam:CreateServiceLinkedRole", Keys: map[string][]string{"iam:AWSServiceName": {service}},
-			Resource: "arn:aws:iam::" + c.Account + ":role" + servicePath + service + "/" + linkedRoles[service].name}}
+			Resource: "arn:aws:iam::" + c.Account + ":role" + servicePath + service + "/" + name}}
+	}
+	all["DeleteServiceLinkedRole"] = func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
+		return []auth.Check{linked(existing(r, c, "DeleteServiceLinkedRole", "role", text(in, "RoleName"), in))}
+	}
+	all["GetServiceLinkedRoleDeletionStatus"] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
+		role := servicePath + "*"
+		if part := strings.Split(text(in, "DeletionTaskId"), "/"); len(part) == 5 {
+			role = servicePath + part[2] + "/" + part[3]
+		}
+		return []auth.Check{linked(auth.Check{Action: "iam:GetServiceLinkedRoleDeletionStatus",
+			Resource: "arn:aws:iam::" + c.Account + ":role" + role, Keys: map[string][]string{}})}
+	}
+	// The account's password policy may let every user change its own password.
+	all["ChangePassword"] = func(_ context.Context, r store.Reader, c *auth.Caller, _ any) []auth.Check {
+		return []auth.Check{ownPassword(r, c, auth.Check{Action: "iam:ChangePassword", Resource: c.ARN})}
+	}
+	all["GetAccountPasswordPolicy"] = func(_ context.Context, r store.Reader, c *auth.Caller, _ any) []auth.Check {
+		return []auth.Check{ownPassword(r, c, auth.Check{Action: "iam:GetAccountPasswordPolicy", Resource: "*"})}
+	}
+	all["GetAccessKeyLastUsed"] = func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
+		check := auth.Check{Action: "iam:GetAccessKeyLastUsed", Resource: "arn:aws:iam::" + c.Account + ":user/*"}
+		if k, ok := state.AccessKeys.Get(r, text(in, "AccessKeyId")); ok && k.Account == c.Account {
+			if k.User == "" {
+				check.Resource = "arn:aws:iam::" + c.Account + ":root"
+			} else {
+				check = existing(r, c, "GetAccessKeyLastUsed", "user", k.User, in)
+			}
+		}
+		return []auth.Check{check}
+	}
+	for _, op := range []string{"SimulatePrincipalPolicy", "GetContextKeysForPrincipalPolicy"} {
+		all[op] = simulateChecks(op)
 	}
 	all["AddRoleToInstanceProfile"] = func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
 		pass := existing(r, c, "PassRole", "role", text(in, "RoleName"), in)
@@ -94,12 +156,54 @@ func (s *Service) Authorize() map[string]authorize {
 	return all
 }
 
+// linked adds the service of a service-linked role to a check.
+func linked(check auth.Check) auth.Check {
+	_, path, _ := strings.Cut(check.Resource, ":role"+servicePath)
+	if service, _, ok := strings.Cut(path, "/"); ok {
+		check.Keys["iam:AWSServiceName"] = []string{service}
+	}
+	return check
+}
+
+// ownPassword lets a user do what the account's password policy lets all users
+// do. Whatever denies it still denies it.
+func ownPassword(r store.Reader, c *auth.Caller, check auth.Check) auth.Check {
+	if p := passwordPolicy(r, c.Account); p == nil || !p.UsersMayChange || c.Kind != auth.User {
+		return check
+	}
+	arn, _ := json.Marshal(c.ARN) // a path may hold quotes
+	check.Policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":` + string(arn) + `},"Action":"` + check.Action + `","Resource":"*"}]}`
+	return check
+}
+
 // existing is the check of an operation on something that may be there: then
 // its path and tags count.
 func existing(r store.Reader, c *auth.Caller, op, kind, name string, in any) auth.Check {
 	check := auth.Check{Action: "iam:" + op, Resource: "arn:aws:iam::" + c.Account + ":" + kind + "/" + name, Keys: requestKeys(in)}
 	var tags []state.Tag
 	switch kind {
+	case "oidc-provider", "saml-provider", "mfa", "entity":
+		if strings.HasPrefix(name, "arn:") {
+			check.Resource = name
+		}
+		switch kind {
+		case "oidc-provider":
+			if p, err := oidcProvider(r, c.Account, name); err == nil {
+				tags = p.Tags
+			}
+		case "saml-provider":
+			if p, err := samlProvider(r, c.Account, name); err == nil {
+				tags = p.Tags
+			}
+		case "mfa":
+			if d, err := device(r, c.Account, name); err == nil {
+				tags = d.Tags
+			}
+		}
+	case "server-certificate":
+		if x, err := serverCertificate(r, c.Account, name); err == nil {
+			check.Resource, tags = x.ARN(), x.Tags
+		}
 	case "user":
 		if name == "" { // the caller itself
 			name, check.Resource = c.Name, c.ARN
@@ -109,10 +213,12 @@ func existing(r store.Reader, c *auth.Caller, op, kind, name string, in any) aut
 		}
 		if u, err := user(r, c.Account, name); err == nil {
 			check.Resource, tags = u.ARN(), u.Tags
+			limited(check, op, u.Boundary)
 		}
 	case "role":
 		if x, err := role(r, c.Account, name); err == nil {
 			check.Resource, tags = x.ARN(), x.Tags
+			limited(check, op, x.Boundary)
 		}
 	case "group":
 		if g, err := group(r, c.Account, name); err == nil {
@@ -124,7 +230,7 @@ func existing(r store.Reader, c *auth.Caller, op, kind, name string, in any) aut
 		}
 	case "policy":
 		check.Resource = name
-		if p, err := customerPolicy(r, name); err == nil {
+		if p, err := customerPolicy(r, c.Account, name); err == nil {
 			tags = p.Tags
 		}
 	}
@@ -133,6 +239,18 @@ func existing(r store.Reader, c *auth.Caller, op, kind, name string, in any) aut
 		check.Keys["iam:ResourceTag/"+t.Key] = []string{t.Value}
 	}
 	return check
+}
+
+// limited adds the boundary that a user or role has to a check of an operation
+// that changes its policies. Those that set a boundary have it from the request.
+func limited(check auth.Check, op, boundary string) {
+	switch op {
+	case "AttachUserPolicy", "DetachUserPolicy", "PutUserPolicy", "DeleteUserPolicy", "DeleteUserPermissionsBoundary",
+		"AttachRolePolicy", "DetachRolePolicy", "PutRolePolicy", "DeleteRolePolicy", "DeleteRolePermissionsBoundary":
+		if boundary != "" {
+			check.Keys["iam:PermissionsBoundary"] = []string{boundary}
+		}
+	}
 }
 
 // requestKeys are the condition keys that the request itself gives.
@@ -150,6 +268,12 @@ func requestKeys(in any) map[string][]string {
 	}
 	if arn := text(in, "PolicyArn"); arn != "" {
 		keys["iam:PolicyARN"] = []string{arn}
+	}
+	if name := text(in, "ServiceName"); name != "" {
+		keys["iam:ServiceSpecificCredentialServiceName"] = []string{name}
+	}
+	if f := v.FieldByName("CredentialAgeDays"); f.IsValid() && !f.IsNil() {
+		keys["iam:ServiceSpecificCredentialAgeDays"] = []string{strconv.Itoa(int(f.Elem().Int()))}
 	}
 	if arn := text(in, "PermissionsBoundary"); arn != "" {
 		keys["iam:PermissionsBoundary"] = []string{arn}

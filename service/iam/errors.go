@@ -1,10 +1,13 @@
 package iam
 
 import (
+	"errors"
 	"fmt"
 
 	api "github.com/berth-run/berth/aws/iam"
 	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
 )
 
 func noSuch(format string, args ...any) error {
@@ -31,22 +34,34 @@ func validation(format string, args ...any) error {
 	return wire.NewError(400, "ValidationError", fmt.Sprintf(format, args...))
 }
 
-// Quotas of an account, AWS's defaults.
+// limit is one of the account's quotas.
+func limit(r store.Reader, account, name string) int { return state.Limit(r, account, "iam/"+name) }
+
+// Limits that nobody can change.
 const (
-	maxUsers            = 5000
-	maxGroups           = 300
-	maxRoles            = 1000
-	maxPolicies         = 1500
-	maxProfiles         = 1000
-	maxKeys             = 2
-	maxVersions         = 5
-	maxAttached         = 10
-	maxGroupsOfUser     = 10
 	maxTags             = 50
-	maxManagedPolicy    = 6144
-	maxTrust            = 2048
-	maxInlineUser       = 2048
-	maxInlineGroup      = 5120
-	maxInlineRole       = 10240
 	defaultSessionLimit = 3600
 )
+
+// full says that an account, or whoever, has as many of something as a quota
+// lets it. name is AWS's of the quota, key ours.
+func full(r store.Reader, account, name, key string, have int) error {
+	if n := limit(r, account, key); have >= n {
+		return quota(name, n)
+	}
+	return nil
+}
+
+// count is how many rows of an account a table has whose keys begin with it.
+func count[T any](r store.Reader, t *store.Table[T], account string) int {
+	n := 0
+	for range t.Prefix(r, account+"/") {
+		n++
+	}
+	return n
+}
+
+func isNoSuch(err error) bool {
+	_, is := errors.AsType[*api.NoSuchEntityException](err)
+	return is
+}

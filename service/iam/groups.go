@@ -30,7 +30,7 @@ func members(r store.Reader, g *state.Group) []*state.User {
 	for u := range state.Users.By(r, "group", state.IAMKey(g.Account, g.Name)) {
 		all = append(all, u)
 	}
-	return byKey(all, func(u *state.User) string { return strings.ToLower(u.Name) })
+	return byKey(all, userKey)
 }
 
 // CreateGroup makes an empty group.
@@ -41,8 +41,8 @@ func (s *Service) CreateGroup(ctx context.Context, in *api.CreateGroupInput) (*a
 		if _, err := group(tx, acct, g.Name); err == nil {
 			return exists("Group with name %s already exists.", g.Name)
 		}
-		if state.Groups.Count(tx) >= maxGroups {
-			return quota("GroupsPerAccount", maxGroups)
+		if err := full(tx, acct, "GroupsPerAccount", "groups", count(tx, state.Groups, acct)); err != nil {
+			return err
 		}
 		state.Groups.Put(tx, g)
 		return nil
@@ -60,7 +60,7 @@ func (s *Service) GetGroup(ctx context.Context, in *api.GetGroupInput) (*api.Get
 	if err != nil {
 		return nil, err
 	}
-	users, more, marker, err := page(members(snap, g), func(u *state.User) string { return strings.ToLower(u.Name) }, in.Marker, in.MaxItems)
+	users, more, marker, err := cut(ctx, s, in, members(snap, g), userKey)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (s *Service) ListGroups(ctx context.Context, in *api.ListGroupsInput) (*api
 			all = append(all, g)
 		}
 	}
-	all, more, marker, err := page(byKey(all, groupKey), groupKey, in.Marker, in.MaxItems)
+	all, more, marker, err := cut(ctx, s, in, all, groupKey)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +88,43 @@ func (s *Service) ListGroups(ctx context.Context, in *api.ListGroupsInput) (*api
 		out.Groups = append(out.Groups, *viewGroup(g))
 	}
 	return out, nil
+}
+
+// UpdateGroup renames or moves a group. Its members and policies stay.
+func (s *Service) UpdateGroup(ctx context.Context, in *api.UpdateGroupInput) (*api.UpdateGroupOutput, error) {
+	acct := account(ctx)
+	return &api.UpdateGroupOutput{}, s.update(ctx, func(tx *store.Tx) error {
+		old, err := group(tx, acct, *in.GroupName)
+		if err != nil {
+			return err
+		}
+		next := *old
+		if in.NewPath != nil {
+			next.Path = *in.NewPath
+		}
+		if in.NewGroupName != nil {
+			next.Name = *in.NewGroupName
+		}
+		if other, err := group(tx, acct, next.Name); err == nil && other.ID != old.ID {
+			return exists("Group with name %s already exists.", next.Name)
+		}
+		if next.Name != old.Name {
+			// Its members hold its name.
+			for _, u := range members(tx, old) {
+				moved := *u
+				moved.Groups = slices.Clone(u.Groups)
+				for i, name := range moved.Groups {
+					if strings.EqualFold(name, old.Name) {
+						moved.Groups[i] = next.Name
+					}
+				}
+				state.Users.Put(tx, &moved)
+			}
+			state.Groups.Delete(tx, state.IAMKey(acct, old.Name))
+		}
+		state.Groups.Put(tx, &next)
+		return nil
+	})
 }
 
 // DeleteGroup deletes a group without members and policies.
@@ -121,8 +158,8 @@ func (s *Service) AddUserToGroup(ctx context.Context, in *api.AddUserToGroupInpu
 		if slices.Contains(u.Groups, g.Name) {
 			return nil
 		}
-		if len(u.Groups) >= maxGroupsOfUser {
-			return quota("GroupsPerUser", maxGroupsOfUser)
+		if err := full(tx, u.Account, "GroupsPerUser", "groups-per-user", len(u.Groups)); err != nil {
+			return err
 		}
 		u.Groups = append(slices.Clone(u.Groups), g.Name)
 		return nil

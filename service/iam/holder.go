@@ -31,7 +31,7 @@ func ofUser(name *string) findHolder {
 		if err != nil {
 			return nil, err
 		}
-		return &holder{"user", u.Name, "PoliciesPerUser", u.Inline, u.Attached, maxInlineUser, func(tx *store.Tx, inline []state.InlinePolicy, attached []string) {
+		return &holder{"user", u.Name, "PoliciesPerUser", u.Inline, u.Attached, limit(r, account, "user-policy-size"), func(tx *store.Tx, inline []state.InlinePolicy, attached []string) {
 			next := *u
 			next.Inline, next.Attached = inline, attached
 			state.Users.Put(tx, &next)
@@ -45,7 +45,7 @@ func ofRole(name *string) findHolder {
 		if err != nil {
 			return nil, err
 		}
-		h := &holder{"role", x.Name, "PoliciesPerRole", x.Inline, x.Attached, maxInlineRole, nil}
+		h := &holder{"role", x.Name, "PoliciesPerRole", x.Inline, x.Attached, limit(r, account, "role-policy-size"), nil}
 		if modifiable(x) == nil {
 			h.put = func(tx *store.Tx, inline []state.InlinePolicy, attached []string) {
 				next := *x
@@ -63,7 +63,7 @@ func ofGroup(name *string) findHolder {
 		if err != nil {
 			return nil, err
 		}
-		return &holder{"group", g.Name, "PoliciesPerGroup", g.Inline, g.Attached, maxInlineGroup, func(tx *store.Tx, inline []state.InlinePolicy, attached []string) {
+		return &holder{"group", g.Name, "PoliciesPerGroup", g.Inline, g.Attached, limit(r, account, "group-policy-size"), func(tx *store.Tx, inline []state.InlinePolicy, attached []string) {
 			next := *g
 			next.Inline, next.Attached = inline, attached
 			state.Groups.Put(tx, &next)
@@ -133,7 +133,7 @@ func noInline(h *holder, name string) error {
 	return noSuch("The %s policy with name %s cannot be found.", h.kind, name)
 }
 
-func (s *Service) listInline(ctx context.Context, find findHolder, marker *string, maxItems *int32) ([]string, *bool, *string, error) {
+func (s *Service) listInline(ctx context.Context, find findHolder, in any) ([]string, *bool, *string, error) {
 	h, err := find(s.db.Snapshot(), account(ctx))
 	if err != nil {
 		return nil, nil, nil, err
@@ -142,8 +142,7 @@ func (s *Service) listInline(ctx context.Context, find findHolder, marker *strin
 	for _, p := range h.inline {
 		names = append(names, p.Name)
 	}
-	key := func(s string) string { return s }
-	return page(byKey(names, key), key, marker, maxItems)
+	return cut(ctx, s, in, names, func(s string) string { return s })
 }
 
 func (s *Service) deleteInline(ctx context.Context, find findHolder, name *string) error {
@@ -159,14 +158,14 @@ func (s *Service) deleteInline(ctx context.Context, find findHolder, name *strin
 
 func (s *Service) attach(ctx context.Context, find findHolder, arn *string) error {
 	return s.change(ctx, find, func(tx *store.Tx, h *holder) error {
-		if _, err := attachable(tx, *arn); err != nil {
+		if err := attachable(tx, account(ctx), *arn); err != nil {
 			return err
 		}
 		if slices.Contains(h.attached, *arn) {
 			return nil
 		}
-		if len(h.attached) >= maxAttached {
-			return quota(h.quota, maxAttached)
+		if err := full(tx, account(ctx), h.quota, "policies-per-"+h.kind, len(h.attached)); err != nil {
+			return err
 		}
 		h.attached = append(h.attached, *arn)
 		return nil
@@ -184,7 +183,7 @@ func (s *Service) detach(ctx context.Context, find findHolder, arn *string) erro
 	})
 }
 
-func (s *Service) listAttached(ctx context.Context, find findHolder, prefix, marker *string, maxItems *int32) ([]api.AttachedPolicy, *bool, *string, error) {
+func (s *Service) listAttached(ctx context.Context, find findHolder, in any, prefix *string) ([]api.AttachedPolicy, *bool, *string, error) {
 	snap := s.db.Snapshot()
 	h, err := find(snap, account(ctx))
 	if err != nil {
@@ -192,11 +191,10 @@ func (s *Service) listAttached(ctx context.Context, find findHolder, prefix, mar
 	}
 	all := []api.AttachedPolicy{}
 	for _, arn := range h.attached {
-		p, err := anyPolicy(snap, arn)
+		p, err := anyPolicy(snap, account(ctx), arn)
 		if err == nil && hasPath(p.Path, prefix) {
 			all = append(all, api.AttachedPolicy{PolicyName: &p.Name, PolicyArn: new(arn)})
 		}
 	}
-	key := func(p api.AttachedPolicy) string { return *p.PolicyName + " " + *p.PolicyArn }
-	return page(byKey(all, key), key, marker, maxItems)
+	return cut(ctx, s, in, all, func(p api.AttachedPolicy) string { return nameKey(*p.PolicyName, *p.PolicyArn) })
 }

@@ -11,12 +11,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/auth/policy"
 	api "github.com/berth-run/berth/aws/iam"
-	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/store"
 )
 
@@ -30,8 +30,9 @@ type Config struct {
 // the embedded Unimplemented.
 type Service struct {
 	api.Unimplemented
-	db    *store.DB
-	clock func() time.Time
+	db      *store.DB
+	clock   func() time.Time
+	hashing sync.Mutex // one hash of a password at a time
 }
 
 var _ api.Handler = (*Service)(nil)
@@ -93,37 +94,7 @@ func parse(document string, kind policy.Kind) (*policy.Document, error) {
 	return doc, nil
 }
 
-// page cuts a sorted list at the marker, which is the key of the last item of
-// the page before. So a list that changes between pages neither repeats nor
-// loses what was there all the time.
-func page[T any](items []T, key func(T) string, marker *string, maxItems *int32) ([]T, *bool, *string, error) {
-	if marker != nil {
-		last, err := url.QueryUnescape(*marker)
-		if err != nil || !strings.HasPrefix(last, markerMark) {
-			return nil, nil, nil, wire.NewError(400, "ValidationError", "Invalid Marker.")
-		}
-		last = last[len(markerMark):]
-		n, found := slices.BinarySearchFunc(items, last, func(t T, k string) int { return strings.Compare(key(t), k) })
-		if found {
-			n++
-		}
-		items = items[n:]
-	}
-	limit := 100
-	if maxItems != nil {
-		limit = int(*maxItems)
-	}
-	if len(items) <= limit {
-		return items, new(false), nil, nil
-	}
-	items = items[:limit]
-	return items, new(true), new(url.QueryEscape(markerMark + key(items[limit-1]))), nil
-}
-
-// markerMark tells a marker made here from anything else.
-const markerMark = "m1/"
-
-// byKey sorts by the key that page uses.
+// byKey sorts by a key.
 func byKey[T any](items []T, key func(T) string) []T {
 	slices.SortFunc(items, func(a, b T) int { return strings.Compare(key(a), key(b)) })
 	return items

@@ -19,7 +19,7 @@ func (s *Service) GetUserPolicy(ctx context.Context, in *api.GetUserPolicyInput)
 
 // ListUserPolicies lists the names of a user's inline policies.
 func (s *Service) ListUserPolicies(ctx context.Context, in *api.ListUserPoliciesInput) (*api.ListUserPoliciesOutput, error) {
-	names, more, marker, err := s.listInline(ctx, ofUser(in.UserName), in.Marker, in.MaxItems)
+	names, more, marker, err := s.listInline(ctx, ofUser(in.UserName), in)
 	return &api.ListUserPoliciesOutput{PolicyNames: names, IsTruncated: more, Marker: marker}, err
 }
 
@@ -41,7 +41,7 @@ func (s *Service) GetRolePolicy(ctx context.Context, in *api.GetRolePolicyInput)
 
 // ListRolePolicies lists the names of a role's inline policies.
 func (s *Service) ListRolePolicies(ctx context.Context, in *api.ListRolePoliciesInput) (*api.ListRolePoliciesOutput, error) {
-	names, more, marker, err := s.listInline(ctx, ofRole(in.RoleName), in.Marker, in.MaxItems)
+	names, more, marker, err := s.listInline(ctx, ofRole(in.RoleName), in)
 	return &api.ListRolePoliciesOutput{PolicyNames: names, IsTruncated: more, Marker: marker}, err
 }
 
@@ -63,7 +63,7 @@ func (s *Service) GetGroupPolicy(ctx context.Context, in *api.GetGroupPolicyInpu
 
 // ListGroupPolicies lists the names of a group's inline policies.
 func (s *Service) ListGroupPolicies(ctx context.Context, in *api.ListGroupPoliciesInput) (*api.ListGroupPoliciesOutput, error) {
-	names, more, marker, err := s.listInline(ctx, ofGroup(in.GroupName), in.Marker, in.MaxItems)
+	names, more, marker, err := s.listInline(ctx, ofGroup(in.GroupName), in)
 	return &api.ListGroupPoliciesOutput{PolicyNames: names, IsTruncated: more, Marker: marker}, err
 }
 

@@ -38,6 +38,14 @@ func status(active bool) api.StatusType {
 	return api.StatusTypeInactive
 }
 
+// switched is a status that a caller may set.
+func switched(to api.StatusType) (active bool, err error) {
+	if to != api.StatusTypeActive && to != api.StatusTypeInactive {
+		return false, validation("The status %s cannot be set.", to)
+	}
+	return to == api.StatusTypeActive, nil
+}
+
 // CreateAccessKey makes a key and shows its secret, once.
 func (s *Service) CreateAccessKey(ctx context.Context, in *api.CreateAccessKeyInput) (*api.CreateAccessKeyOutput, error) {
 	acct := account(ctx)
@@ -46,8 +54,8 @@ func (s *Service) CreateAccessKey(ctx context.Context, in *api.CreateAccessKeyIn
 		if k.User, err = owner(ctx, tx, in.UserName); err != nil {
 			return err
 		}
-		if len(keysOf(tx, acct, k.User)) >= maxKeys {
-			return quota("AccessKeysPerUser", maxKeys)
+		if err := full(tx, acct, "AccessKeysPerUser", "access-keys-per-user", len(keysOf(tx, acct, k.User))); err != nil {
+			return err
 		}
 		state.AccessKeys.Put(tx, k)
 		return nil
@@ -66,7 +74,7 @@ func (s *Service) ListAccessKeys(ctx context.Context, in *api.ListAccessKeysInpu
 	if err != nil {
 		return nil, err
 	}
-	keys, more, marker, err := page(keysOf(snap, account(ctx), name), func(k *state.AccessKey) string { return k.ID }, in.Marker, in.MaxItems)
+	keys, more, marker, err := cut(ctx, s, in, keysOf(snap, account(ctx), name), func(k *state.AccessKey) string { return k.ID })
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +101,9 @@ func key(ctx context.Context, r store.Reader, name *string, id string) (*state.A
 
 // UpdateAccessKey switches a key on or off.
 func (s *Service) UpdateAccessKey(ctx context.Context, in *api.UpdateAccessKeyInput) (*api.UpdateAccessKeyOutput, error) {
-	if in.Status != api.StatusTypeActive && in.Status != api.StatusTypeInactive {
-		return nil, validation("The status %s cannot be set.", in.Status)
+	active, err := switched(in.Status)
+	if err != nil {
+		return nil, err
 	}
 	return &api.UpdateAccessKeyOutput{}, s.update(ctx, func(tx *store.Tx) error {
 		old, err := key(ctx, tx, in.UserName, *in.AccessKeyId)
@@ -102,7 +111,7 @@ func (s *Service) UpdateAccessKey(ctx context.Context, in *api.UpdateAccessKeyIn
 			return err
 		}
 		next := *old
-		next.Active = in.Status == api.StatusTypeActive
+		next.Active = active
 		state.AccessKeys.Put(tx, &next)
 		return nil
 	})
@@ -115,6 +124,7 @@ func (s *Service) DeleteAccessKey(ctx context.Context, in *api.DeleteAccessKeyIn
 		if err != nil {
 			return err
 		}
+		forget(tx, k.ID)
 		state.AccessKeys.Delete(tx, k.ID)
 		return nil
 	})

@@ -2,10 +2,13 @@ package iam
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/berth-run/berth/auth"
+	"github.com/berth-run/berth/auth/managed"
 	api "github.com/berth-run/berth/aws/iam"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/store"
@@ -13,52 +16,27 @@ import (
 )
 
 // A linkedRole is what a service-linked role is made of.
-type linkedRole struct{ name, description, document string }
+type linkedRole struct {
+	name, description string
+	policy            string // of AWS, below managed.LinkedPath
+	suffix            bool   // there may be several, told apart by a suffix
+}
 
-// linkedRoles are those of the services that exist here, by service principal.
+// linkedRoles are those of the services that Berth knows, by service principal.
 // What their services do on the user's behalf is done by the controllers and
 // never asked of these policies; they are there to be seen and referred to.
 var linkedRoles = map[string]linkedRole{
-	"ecs.amazonaws.com": {"AWSServiceRoleForECS", "Role to enable Amazon ECS to manage your cluster.", `{
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Action": ["ec2:*NetworkInterface*", "ec2:Describe*", "elasticloadbalancing:Describe*", "elasticloadbalancing:RegisterTargets", "elasticloadbalancing:DeregisterTargets", "servicediscovery:*", "autoscaling:Describe*", "logs:CreateLogStream", "logs:PutLogEvents"],
-            "Resource": "*"
-        }
-    ]
-}`},
-	"ecs.application-autoscaling.amazonaws.com": {"AWSServiceRoleForApplicationAutoScaling_ECSService", "", `{
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Action": ["ecs:DescribeServices", "ecs:UpdateService", "cloudwatch:PutMetricAlarm", "cloudwatch:DescribeAlarms", "cloudwatch:DeleteAlarms"],
-            "Resource": "*"
-        }
-    ]
-}`},
-	"elasticloadbalancing.amazonaws.com": {"AWSServiceRoleForElasticLoadBalancing", "Allows ELB to call AWS services on your behalf.", `{
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Action": ["ec2:Describe*", "ec2:*NetworkInterface*", "ec2:*SecurityGroup*", "ec2:*Address*"],
-            "Resource": "*"
-        }
-    ]
-}`},
-	"autoscaling.amazonaws.com": {"AWSServiceRoleForAutoScaling", "Default Service-Linked Role enables access to AWS Services and Resources used or managed by Auto Scaling", `{
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Action": ["ec2:*Instance*", "ec2:Describe*", "elasticloadbalancing:*Target*", "elasticloadbalancing:Describe*", "cloudwatch:*Alarm*"],
-            "Resource": "*"
-        }
-    ]
-}`},
+	"ecs.amazonaws.com":                         {"AWSServiceRoleForECS", "Role to enable Amazon ECS to manage your cluster.", "AmazonECSServiceRolePolicy", false},
+	"ecs-compute.amazonaws.com":                 {"AWSServiceRoleForECSCompute", "", "AmazonECSComputeServiceRolePolicy", false},
+	"ecs.application-autoscaling.amazonaws.com": {"AWSServiceRoleForApplicationAutoScaling_ECSService", "", "AWSApplicationAutoscalingECSServicePolicy", false},
+	"elasticloadbalancing.amazonaws.com":        {"AWSServiceRoleForElasticLoadBalancing", "Allows ELB to call AWS services on your behalf.", "AWSElasticLoadBalancingServiceRolePolicy", false},
+	"autoscaling.amazonaws.com": {"AWSServiceRoleForAutoScaling", "Default Service-Linked Role enables access to AWS Services and Resources used or managed by Auto Scaling",
+		"AutoScalingServiceRolePolicy", true},
+	"spot.amazonaws.com":                 {"AWSServiceRoleForEC2Spot", "Default EC2 Spot Service Linked Role", "AWSEC2SpotServiceRolePolicy", false},
+	"replication.ecr.amazonaws.com":      {"AWSServiceRoleForECRReplication", "", "ECRReplicationServiceRolePolicy", false},
+	"pullthroughcache.ecr.amazonaws.com": {"AWSServiceRoleForECRPullThroughCache", "", "AWSECRPullThroughCache_ServiceRolePolicy", false},
+	"ops.apigateway.amazonaws.com":       {"AWSServiceRoleForAPIGateway", "The Service Linked Role is used by Amazon API Gateway.", "APIGatewayServiceRolePolicy", false},
+	"events.amazonaws.com":               {"AWSServiceRoleForCloudWatchEvents", "", "CloudWatchEventsServiceRolePolicy", false},
 }
 
 // LinkedRole is the service-linked role of a service principal in an account,
@@ -71,8 +49,8 @@ func (s *Service) LinkedRole(account, service string) *state.Role {
 	return &state.Role{
 		Account: account, Path: servicePath + service + "/", Name: l.name, ID: auth.NewID(auth.PrefixRole, account),
 		Description: l.description, MaxSessionDuration: defaultSessionLimit, CreatedAt: s.now(),
-		Trust:  `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":["` + service + `"]},"Action":["sts:AssumeRole"]}]}`,
-		Inline: []state.InlinePolicy{{Name: strings.Replace(l.name, "AWSServiceRoleFor", "ServiceRolePolicyFor", 1), Document: l.document}},
+		Trust:    `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":["` + service + `"]},"Action":["sts:AssumeRole"]}]}`,
+		Attached: []string{managed.Prefix + managed.LinkedPath + l.policy},
 	}
 }
 
@@ -82,8 +60,14 @@ func (s *Service) CreateServiceLinkedRole(ctx context.Context, in *api.CreateSer
 	if r == nil {
 		return nil, invalidInput("Service role for %s cannot be created: the service has no service-linked role.", *in.AWSServiceName)
 	}
-	if wire.Value(in.CustomSuffix) != "" {
-		return nil, invalidInput("Custom suffix is not allowed for %s", *in.AWSServiceName)
+	if suffix := wire.Value(in.CustomSuffix); suffix != "" {
+		if !linkedRoles[*in.AWSServiceName].suffix {
+			return nil, invalidInput("Custom suffix is not allowed for %s", *in.AWSServiceName)
+		}
+		r.Name += "_" + suffix
+		if len(r.Name) > maxRoleName {
+			return nil, validation("The role name %s is longer than %d characters.", r.Name, maxRoleName)
+		}
 	}
 	if in.Description != nil {
 		r.Description = *in.Description
@@ -101,23 +85,36 @@ func (s *Service) CreateServiceLinkedRole(ctx context.Context, in *api.CreateSer
 	return &api.CreateServiceLinkedRoleOutput{Role: viewRole(r, false)}, nil
 }
 
-// inUse says what still needs a service-linked role.
-func inUse(r store.Reader, x *state.Role) bool {
-	if !strings.HasPrefix(x.Path, servicePath+"ecs.amazonaws.com/") {
-		return false
-	}
-	for c := range state.Clusters.By(r, "account", x.Account) {
-		if c.Status == "ACTIVE" {
-			return true
+// maxRoleName is how long the name of a role may be.
+const maxRoleName = 64
+
+// needs are the ARNs of what still needs a service-linked role.
+func needs(r store.Reader, x *state.Role) []string {
+	var all []string
+	if linkedService(x) == "ecs.amazonaws.com" {
+		for c := range state.Clusters.By(r, "account", x.Account) {
+			if c.Status == "ACTIVE" {
+				all = append(all, c.ARN)
+			}
 		}
 	}
-	return false
+	slices.Sort(all)
+	return all
 }
+
+// linkedService is the principal of a service-linked role's service.
+func linkedService(x *state.Role) string {
+	return strings.Trim(strings.TrimPrefix(x.Path, servicePath), "/")
+}
+
+// Deletions are remembered for a day.
+const deletionLife = 24 * time.Hour
 
 // DeleteServiceLinkedRole deletes the role unless its service still needs it.
 // AWS answers with a task; here it is done when the call returns, and the task
 // says how it went.
 func (s *Service) DeleteServiceLinkedRole(ctx context.Context, in *api.DeleteServiceLinkedRoleInput) (*api.DeleteServiceLinkedRoleOutput, error) {
+	now, id := s.now(), newJobID()
 	var task string
 	err := s.update(ctx, func(tx *store.Tx) error {
 		r, err := role(tx, account(ctx), *in.RoleName)
@@ -127,11 +124,18 @@ func (s *Service) DeleteServiceLinkedRole(ctx context.Context, in *api.DeleteSer
 		if !strings.HasPrefix(r.Path, servicePath) {
 			return noSuch("The role with name %s cannot be found.", *in.RoleName)
 		}
-		service := strings.Trim(strings.TrimPrefix(r.Path, servicePath), "/")
-		task = "task" + servicePath + service + "/" + r.Name + "/" + r.ID
-		if !inUse(tx, r) {
+		task = "task" + servicePath + linkedService(r) + "/" + r.Name + "/" + id
+		d := &state.RoleDeletion{Task: task, Account: r.Account, Needed: needs(tx, r), At: now}
+		if len(d.Needed) == 0 {
+			forget(tx, r.ID)
 			state.Roles.Delete(tx, state.IAMKey(r.Account, r.Name))
 		}
+		for old := range state.RoleDeletions.By(tx, "account", r.Account) {
+			if now.Sub(old.At) >= deletionLife {
+				state.RoleDeletions.Delete(tx, old.Task)
+			}
+		}
+		state.RoleDeletions.Put(tx, d)
 		return nil
 	})
 	if err != nil {
@@ -142,14 +146,21 @@ func (s *Service) DeleteServiceLinkedRole(ctx context.Context, in *api.DeleteSer
 
 // GetServiceLinkedRoleDeletionStatus tells how a deletion went.
 func (s *Service) GetServiceLinkedRoleDeletionStatus(ctx context.Context, in *api.GetServiceLinkedRoleDeletionStatusInput) (*api.GetServiceLinkedRoleDeletionStatusOutput, error) {
-	part := strings.Split(*in.DeletionTaskId, "/")
-	if len(part) != 5 || part[0] != "task" || !slices.Contains([]string{"aws-service-role"}, part[1]) {
+	d, ok := state.RoleDeletions.Get(s.db.Snapshot(), *in.DeletionTaskId)
+	if !ok || d.Account != account(ctx) {
 		return nil, noSuch("The deletion task %s cannot be found.", *in.DeletionTaskId)
 	}
-	r, err := role(s.db.Snapshot(), account(ctx), part[3])
-	if err != nil || r.ID != part[4] {
+	if len(d.Needed) == 0 {
 		return &api.GetServiceLinkedRoleDeletionStatusOutput{Status: api.DeletionTaskStatusTypeSucceeded}, nil
 	}
-	return &api.GetServiceLinkedRoleDeletionStatusOutput{Status: api.DeletionTaskStatusTypeFailed,
-		Reason: &api.DeletionTaskFailureReasonType{Reason: new("The role is in use by clusters of the account.")}}, nil
+	reason := &api.DeletionTaskFailureReasonType{Reason: new("A service-linked role cannot be deleted while its service has resources that need it.")}
+	byRegion := map[string][]string{}
+	for _, arn := range d.Needed {
+		region := strings.Split(arn, ":")[3]
+		byRegion[region] = append(byRegion[region], arn)
+	}
+	for _, region := range slices.Sorted(maps.Keys(byRegion)) {
+		reason.RoleUsageList = append(reason.RoleUsageList, api.RoleUsageType{Region: &region, Resources: byRegion[region]})
+	}
+	return &api.GetServiceLinkedRoleDeletionStatusOutput{Status: api.DeletionTaskStatusTypeFailed, Reason: reason}, nil
 }

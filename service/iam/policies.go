@@ -16,22 +16,27 @@ import (
 )
 
 // customerPolicy finds a policy of this account.
-func customerPolicy(r store.Reader, arn string) (*state.ManagedPolicy, error) {
+func customerPolicy(r store.Reader, account, arn string) (*state.ManagedPolicy, error) {
 	for p := range state.ManagedPolicies.By(r, "arn", arn) {
-		return p, nil
+		if p.Account == account {
+			return p, nil
+		}
 	}
 	return nil, noSuch("Policy %s was not found.", arn)
 }
 
-// attachable checks that the ARN is a policy's, and returns its name.
-func attachable(r store.Reader, arn string) (string, error) {
+// attachable checks that the ARN is that of a policy which users may attach.
+func attachable(r store.Reader, account, arn string) error {
 	if p, ok := managed.Find(arn); ok {
-		return p.Name, nil
+		if !p.Attachable() {
+			return &api.PolicyNotAttachableException{Message: "Cannot attach a Service Role Policy to a Customer Role."}
+		}
+		return nil
 	}
-	if p, err := customerPolicy(r, arn); err == nil {
-		return p.Name, nil
+	if _, err := customerPolicy(r, account, arn); err == nil {
+		return nil
 	}
-	return "", noSuch("Policy %s does not exist or is not attachable.", arn)
+	return noSuch("Policy %s does not exist or is not attachable.", arn)
 }
 
 // entities are all that a policy is attached to, or whose boundary it is.
@@ -43,25 +48,32 @@ type entities struct {
 
 func (e *entities) count() int { return len(e.users) + len(e.roles) + len(e.groups) }
 
-func using(r store.Reader, value string) *entities {
+// using finds those of one account: the policies of AWS are everybody's.
+func using(r store.Reader, account, value string) *entities {
 	e := &entities{}
 	for u := range state.Users.By(r, "policy", value) {
-		e.users = append(e.users, u)
+		if u.Account == account {
+			e.users = append(e.users, u)
+		}
 	}
 	for x := range state.Roles.By(r, "policy", value) {
-		e.roles = append(e.roles, x)
+		if x.Account == account {
+			e.roles = append(e.roles, x)
+		}
 	}
 	for g := range state.Groups.By(r, "policy", value) {
-		e.groups = append(e.groups, g)
+		if g.Account == account {
+			e.groups = append(e.groups, g)
+		}
 	}
 	return e
 }
 
 func viewPolicy(r store.Reader, p *state.ManagedPolicy, full bool) *api.Policy {
-	arn := p.ARN()
+	arn, account := p.ARN(), p.Account
 	v := &api.Policy{PolicyName: &p.Name, PolicyId: &p.ID, Arn: &arn, Path: &p.Path, DefaultVersionId: &p.Default,
-		AttachmentCount:               new(int32(using(r, arn).count())),
-		PermissionsBoundaryUsageCount: new(int32(using(r, state.BoundaryIndex+arn).count())),
+		AttachmentCount:               new(int32(using(r, account, arn).count())),
+		PermissionsBoundaryUsageCount: new(int32(using(r, account, state.BoundaryIndex+arn).count())),
 		IsAttachable:                  new(true), CreateDate: &p.CreatedAt, UpdateDate: &p.UpdatedAt}
 	if full {
 		v.Description, v.Tags = optional(p.Description), viewTags(p.Tags)
@@ -71,11 +83,11 @@ func viewPolicy(r store.Reader, p *state.ManagedPolicy, full bool) *api.Policy {
 
 // viewManaged shows a policy of AWS. Its id is made of its name: it must be the
 // same in every answer, and AWS's own is of no use here.
-func viewManaged(r store.Reader, p *managed.Policy) *api.Policy {
+func viewManaged(r store.Reader, account string, p *managed.Policy) *api.Policy {
 	arn := p.ARN()
 	return &api.Policy{PolicyName: &p.Name, PolicyId: new(managedID(p.Name)), Arn: &arn, Path: &p.Path, DefaultVersionId: &p.Version,
-		AttachmentCount:               new(int32(using(r, arn).count())),
-		PermissionsBoundaryUsageCount: new(int32(using(r, state.BoundaryIndex+arn).count())),
+		AttachmentCount:               new(int32(using(r, account, arn).count())),
+		PermissionsBoundaryUsageCount: new(int32(using(r, account, state.BoundaryIndex+arn).count())),
 		IsAttachable:                  new(true), CreateDate: &p.CreatedAt, UpdateDate: &p.UpdatedAt}
 }
 
@@ -99,19 +111,28 @@ func viewVersion(p *state.ManagedPolicy, v *state.PolicyVersion, document bool) 
 	return out
 }
 
-func managedDocument(document string) error {
+func (s *Service) managedDocument(ctx context.Context, document string) error {
 	if _, err := parse(document, policy.Identity); err != nil {
 		return err
 	}
-	if policy.Length(document) > maxManagedPolicy {
-		return quota("PolicySize", maxManagedPolicy)
+	if n := limit(s.db.Snapshot(), account(ctx), "policy-size"); policy.Length(document) > n {
+		return quota("PolicySize", n)
 	}
 	return nil
 }
 
+// nameKey sorts policies by name. Of one name there can be one of the account
+// and one of AWS.
+func nameKey(name, arn string) string {
+	if strings.HasPrefix(arn, managed.Prefix) {
+		return strings.ToLower(name) + " 1"
+	}
+	return strings.ToLower(name) + " 0"
+}
+
 // CreatePolicy makes a managed policy with one version.
 func (s *Service) CreatePolicy(ctx context.Context, in *api.CreatePolicyInput) (*api.CreatePolicyOutput, error) {
-	if err := managedDocument(*in.PolicyDocument); err != nil {
+	if err := s.managedDocument(ctx, *in.PolicyDocument); err != nil {
 		return nil, err
 	}
 	acct, now := account(ctx), s.now()
@@ -127,8 +148,8 @@ func (s *Service) CreatePolicy(ctx context.Context, in *api.CreatePolicyInput) (
 		if state.ManagedPolicies.Has(tx, state.IAMKey(acct, p.Name)) {
 			return exists("A policy called %s already exists. Duplicate names are not allowed.", p.Name)
 		}
-		if state.ManagedPolicies.Count(tx) >= maxPolicies {
-			return quota("PoliciesPerAccount", maxPolicies)
+		if err := full(tx, acct, "PoliciesPerAccount", "policies", count(tx, state.ManagedPolicies, acct)); err != nil {
+			return err
 		}
 		state.ManagedPolicies.Put(tx, p)
 		out.Policy = viewPolicy(tx, p, true)
@@ -145,9 +166,9 @@ func (s *Service) CreatePolicy(ctx context.Context, in *api.CreatePolicyInput) (
 func (s *Service) GetPolicy(ctx context.Context, in *api.GetPolicyInput) (*api.GetPolicyOutput, error) {
 	snap := s.db.Snapshot()
 	if p, ok := managed.Find(*in.PolicyArn); ok {
-		return &api.GetPolicyOutput{Policy: viewManaged(snap, p)}, nil
+		return &api.GetPolicyOutput{Policy: viewManaged(snap, account(ctx), p)}, nil
 	}
-	p, err := customerPolicy(snap, *in.PolicyArn)
+	p, err := customerPolicy(snap, account(ctx), *in.PolicyArn)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +186,7 @@ func (s *Service) ListPolicies(ctx context.Context, in *api.ListPoliciesInput) (
 	}
 	if in.Scope != api.PolicyScopeTypeLocal {
 		for _, p := range managed.All() {
-			all = append(all, viewManaged(snap, p))
+			all = append(all, viewManaged(snap, account(ctx), p))
 		}
 	}
 	all = slices.DeleteFunc(all, func(p *api.Policy) bool {
@@ -178,8 +199,7 @@ func (s *Service) ListPolicies(ctx context.Context, in *api.ListPoliciesInput) (
 		}
 		return false
 	})
-	key := func(p *api.Policy) string { return strings.ToLower(*p.PolicyName) + " " + *p.Arn }
-	all, more, marker, err := page(byKey(all, key), key, in.Marker, in.MaxItems)
+	all, more, marker, err := cut(ctx, s, in, all, func(p *api.Policy) string { return nameKey(*p.PolicyName, *p.Arn) })
 	if err != nil {
 		return nil, err
 	}
@@ -193,11 +213,11 @@ func (s *Service) ListPolicies(ctx context.Context, in *api.ListPoliciesInput) (
 // DeletePolicy deletes a policy that is attached to nothing and has only its default version.
 func (s *Service) DeletePolicy(ctx context.Context, in *api.DeletePolicyInput) (*api.DeletePolicyOutput, error) {
 	return &api.DeletePolicyOutput{}, s.update(ctx, func(tx *store.Tx) error {
-		p, err := ownPolicy(tx, *in.PolicyArn)
+		p, err := ownPolicy(tx, account(ctx), *in.PolicyArn)
 		if err != nil {
 			return err
 		}
-		if using(tx, p.ARN()).count()+using(tx, state.BoundaryIndex+p.ARN()).count() > 0 {
+		if using(tx, p.Account, p.ARN()).count()+using(tx, p.Account, state.BoundaryIndex+p.ARN()).count() > 0 {
 			return &api.DeleteConflictException{Message: "Cannot delete a policy attached to entities."}
 		}
 		if len(p.Versions) > 1 {
@@ -210,16 +230,16 @@ func (s *Service) DeletePolicy(ctx context.Context, in *api.DeletePolicyInput) (
 }
 
 // ownPolicy finds a policy that may be changed: AWS's may not.
-func ownPolicy(r store.Reader, arn string) (*state.ManagedPolicy, error) {
+func ownPolicy(r store.Reader, account, arn string) (*state.ManagedPolicy, error) {
 	if _, ok := managed.Find(arn); ok {
 		return nil, invalidInput("Cannot modify AWS managed policy %s.", arn)
 	}
-	return customerPolicy(r, arn)
+	return customerPolicy(r, account, arn)
 }
 
 func (s *Service) setPolicy(ctx context.Context, arn string, change func(*state.ManagedPolicy) error) error {
 	return s.update(ctx, func(tx *store.Tx) error {
-		old, err := ownPolicy(tx, arn)
+		old, err := ownPolicy(tx, account(ctx), arn)
 		if err != nil {
 			return err
 		}
@@ -238,15 +258,16 @@ func noSuchVersion(arn, id string) error {
 
 // CreatePolicyVersion adds a version, and makes it the default if asked.
 func (s *Service) CreatePolicyVersion(ctx context.Context, in *api.CreatePolicyVersionInput) (*api.CreatePolicyVersionOutput, error) {
-	if err := managedDocument(*in.PolicyDocument); err != nil {
+	if err := s.managedDocument(ctx, *in.PolicyDocument); err != nil {
 		return nil, err
 	}
 	now := s.now()
 	var out api.CreatePolicyVersionOutput
+	versions := limit(s.db.Snapshot(), account(ctx), "versions-per-policy")
 	err := s.setPolicy(ctx, *in.PolicyArn, func(p *state.ManagedPolicy) error {
-		if len(p.Versions) >= maxVersions {
+		if len(p.Versions) >= versions {
 			return &api.LimitExceededException{Message: fmt.Sprintf("A managed policy can have up to %d versions. "+
-				"Before you create a new version, you must delete an existing version.", maxVersions)}
+				"Before you create a new version, you must delete an existing version.", versions)}
 		}
 		p.LastVersion++
 		v := state.PolicyVersion{ID: fmt.Sprintf("v%d", p.LastVersion), Document: *in.PolicyDocument, CreatedAt: now}
@@ -266,7 +287,7 @@ func (s *Service) CreatePolicyVersion(ctx context.Context, in *api.CreatePolicyV
 
 // GetPolicyVersion shows a version with its document.
 func (s *Service) GetPolicyVersion(ctx context.Context, in *api.GetPolicyVersionInput) (*api.GetPolicyVersionOutput, error) {
-	p, err := anyPolicy(s.db.Snapshot(), *in.PolicyArn)
+	p, err := anyPolicy(s.db.Snapshot(), account(ctx), *in.PolicyArn)
 	if err != nil {
 		return nil, err
 	}
@@ -279,17 +300,22 @@ func (s *Service) GetPolicyVersion(ctx context.Context, in *api.GetPolicyVersion
 }
 
 // anyPolicy is a policy of the account, or one of AWS in the same form.
-func anyPolicy(r store.Reader, arn string) (*state.ManagedPolicy, error) {
+func anyPolicy(r store.Reader, account, arn string) (*state.ManagedPolicy, error) {
 	if p, ok := managed.Find(arn); ok {
-		return &state.ManagedPolicy{Path: p.Path, Name: p.Name, Default: p.Version,
-			Versions: []state.PolicyVersion{{ID: p.Version, Document: p.Document, CreatedAt: p.UpdatedAt}}}, nil
+		return ofAWS(p), nil
 	}
-	return customerPolicy(r, arn)
+	return customerPolicy(r, account, arn)
+}
+
+// ofAWS is a policy of AWS in the form of an account's.
+func ofAWS(p *managed.Policy) *state.ManagedPolicy {
+	return &state.ManagedPolicy{Path: p.Path, Name: p.Name, Default: p.Version,
+		Versions: []state.PolicyVersion{{ID: p.Version, Document: p.Document, CreatedAt: p.UpdatedAt}}}
 }
 
 // ListPolicyVersions lists versions, newest first as in AWS.
 func (s *Service) ListPolicyVersions(ctx context.Context, in *api.ListPolicyVersionsInput) (*api.ListPolicyVersionsOutput, error) {
-	p, err := anyPolicy(s.db.Snapshot(), *in.PolicyArn)
+	p, err := anyPolicy(s.db.Snapshot(), account(ctx), *in.PolicyArn)
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +325,7 @@ func (s *Service) ListPolicyVersions(ctx context.Context, in *api.ListPolicyVers
 		_, _ = fmt.Sscanf(v.ID, "v%d", &n)
 		return fmt.Sprintf("%010d", 1<<30-n)
 	}
-	versions, more, marker, err := page(byKey(slices.Clone(p.Versions), key), key, in.Marker, in.MaxItems)
+	versions, more, marker, err := cut(ctx, s, in, slices.Clone(p.Versions), key)
 	if err != nil {
 		return nil, err
 	}
@@ -340,7 +366,7 @@ func (s *Service) DeletePolicyVersion(ctx context.Context, in *api.DeletePolicyV
 // ListEntitiesForPolicy lists what a policy is attached to.
 func (s *Service) ListEntitiesForPolicy(ctx context.Context, in *api.ListEntitiesForPolicyInput) (*api.ListEntitiesForPolicyOutput, error) {
 	snap := s.db.Snapshot()
-	if _, err := anyPolicy(snap, *in.PolicyArn); err != nil {
+	if _, err := anyPolicy(snap, account(ctx), *in.PolicyArn); err != nil {
 		return nil, err
 	}
 	type entity struct{ kind, path, name, id string }
@@ -357,16 +383,16 @@ func (s *Service) ListEntitiesForPolicy(ctx context.Context, in *api.ListEntitie
 		}
 	}
 	if in.PolicyUsageFilter != api.PolicyUsageTypePermissionsBoundary {
-		add(using(snap, *in.PolicyArn))
+		add(using(snap, account(ctx), *in.PolicyArn))
 	}
 	if in.PolicyUsageFilter != api.PolicyUsageTypePermissionsPolicy {
-		add(using(snap, state.BoundaryIndex+*in.PolicyArn))
+		add(using(snap, account(ctx), state.BoundaryIndex+*in.PolicyArn))
 	}
 	all = slices.DeleteFunc(all, func(e entity) bool {
 		return !hasPath(e.path, in.PathPrefix) || in.EntityFilter != "" && string(in.EntityFilter) != e.kind
 	})
 	key := func(e entity) string { return e.kind + "/" + strings.ToLower(e.name) }
-	all, more, marker, err := page(slices.Compact(byKey(all, key)), key, in.Marker, in.MaxItems)
+	all, more, marker, err := cut(ctx, s, in, slices.Compact(byKey(all, key)), key)
 	if err != nil {
 		return nil, err
 	}

@@ -53,8 +53,8 @@ func (s *Service) CreateInstanceProfile(ctx context.Context, in *api.CreateInsta
 		if _, err := profile(tx, acct, p.Name); err == nil {
 			return exists("Instance Profile %s already exists.", p.Name)
 		}
-		if state.InstanceProfiles.Count(tx) >= maxProfiles {
-			return quota("InstanceProfilesPerAccount", maxProfiles)
+		if err := full(tx, acct, "InstanceProfilesPerAccount", "instance-profiles", count(tx, state.InstanceProfiles, acct)); err != nil {
+			return err
 		}
 		state.InstanceProfiles.Put(tx, p)
 		out.InstanceProfile = viewProfile(tx, p)
@@ -85,7 +85,7 @@ func (s *Service) ListInstanceProfiles(ctx context.Context, in *api.ListInstance
 			all = append(all, p)
 		}
 	}
-	views, more, marker, err := profilePage(snap, all, in.Marker, in.MaxItems)
+	views, more, marker, err := profilePage(ctx, s, in, snap, all)
 	return &api.ListInstanceProfilesOutput{InstanceProfiles: views, IsTruncated: more, Marker: marker}, err
 }
 
@@ -96,12 +96,12 @@ func (s *Service) ListInstanceProfilesForRole(ctx context.Context, in *api.ListI
 	if err != nil {
 		return nil, err
 	}
-	views, more, marker, err := profilePage(snap, profilesOf(snap, r), in.Marker, in.MaxItems)
+	views, more, marker, err := profilePage(ctx, s, in, snap, profilesOf(snap, r))
 	return &api.ListInstanceProfilesForRoleOutput{InstanceProfiles: views, IsTruncated: more, Marker: marker}, err
 }
 
-func profilePage(r store.Reader, all []*state.InstanceProfile, marker *string, maxItems *int32) ([]api.InstanceProfile, *bool, *string, error) {
-	all, more, next, err := page(byKey(all, profileKey), profileKey, marker, maxItems)
+func profilePage(ctx context.Context, s *Service, in any, r store.Reader, all []*state.InstanceProfile) ([]api.InstanceProfile, *bool, *string, error) {
+	all, more, next, err := cut(ctx, s, in, all, profileKey)
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -27,8 +27,6 @@ func viewRole(r *state.Role, full bool) *api.Role {
 		AssumeRolePolicyDocument: encoded(r.Trust), Description: optional(r.Description), MaxSessionDuration: new(int32(r.MaxSessionDuration))}
 	if full {
 		v.PermissionsBoundary, v.Tags = viewBoundary(r.Boundary), viewTags(r.Tags)
-		// When a role was last used is not recorded; an empty answer says so.
-		v.RoleLastUsed = &api.RoleLastUsed{}
 	}
 	return v
 }
@@ -40,8 +38,8 @@ func trust(r store.Reader, account, document string) error {
 	if err != nil {
 		return err
 	}
-	if policy.Length(document) > maxTrust {
-		return quota("ACLSizePerRole", maxTrust)
+	if n := limit(r, account, "trust-policy-size"); policy.Length(document) > n {
+		return quota("ACLSizePerRole", n)
 	}
 	for _, p := range doc.AWSPrincipals() {
 		if !principalExists(r, account, p) {
@@ -107,10 +105,10 @@ func (s *Service) CreateRole(ctx context.Context, in *api.CreateRoleInput) (*api
 		if _, err := role(tx, acct, r.Name); err == nil {
 			return exists("Role with name %s already exists.", r.Name)
 		}
-		if state.Roles.Count(tx) >= maxRoles {
-			return quota("RolesPerAccount", maxRoles)
+		if err := full(tx, acct, "RolesPerAccount", "roles", count(tx, state.Roles, acct)); err != nil {
+			return err
 		}
-		if r.Boundary, err = boundary(tx, in.PermissionsBoundary); err != nil {
+		if r.Boundary, err = boundary(tx, account(ctx), in.PermissionsBoundary); err != nil {
 			return err
 		}
 		state.Roles.Put(tx, r)
@@ -119,18 +117,19 @@ func (s *Service) CreateRole(ctx context.Context, in *api.CreateRoleInput) (*api
 	if err != nil {
 		return nil, err
 	}
-	v := viewRole(r, true)
-	v.RoleLastUsed = nil
-	return &api.CreateRoleOutput{Role: v}, nil
+	return &api.CreateRoleOutput{Role: viewRole(r, true)}, nil
 }
 
 // GetRole shows a role.
 func (s *Service) GetRole(ctx context.Context, in *api.GetRoleInput) (*api.GetRoleOutput, error) {
-	r, err := role(s.db.Snapshot(), account(ctx), *in.RoleName)
+	snap := s.db.Snapshot()
+	r, err := role(snap, account(ctx), *in.RoleName)
 	if err != nil {
 		return nil, err
 	}
-	return &api.GetRoleOutput{Role: viewRole(r, true)}, nil
+	v := viewRole(r, true)
+	v.RoleLastUsed = roleLastUsed(snap, r)
+	return &api.GetRoleOutput{Role: v}, nil
 }
 
 // ListRoles lists the account's roles by name.
@@ -141,7 +140,7 @@ func (s *Service) ListRoles(ctx context.Context, in *api.ListRolesInput) (*api.L
 			all = append(all, r)
 		}
 	}
-	all, more, marker, err := page(byKey(all, roleKey), roleKey, in.Marker, in.MaxItems)
+	all, more, marker, err := cut(ctx, s, in, all, roleKey)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +208,7 @@ func (s *Service) UpdateAssumeRolePolicy(ctx context.Context, in *api.UpdateAssu
 // PutRolePermissionsBoundary sets the most that a role's policies can allow.
 func (s *Service) PutRolePermissionsBoundary(ctx context.Context, in *api.PutRolePermissionsBoundaryInput) (*api.PutRolePermissionsBoundaryOutput, error) {
 	return &api.PutRolePermissionsBoundaryOutput{}, s.setRole(ctx, *in.RoleName, func(tx *store.Tx, r *state.Role) (err error) {
-		r.Boundary, err = boundary(tx, in.PermissionsBoundary)
+		r.Boundary, err = boundary(tx, account(ctx), in.PermissionsBoundary)
 		return err
 	})
 }
@@ -244,6 +243,7 @@ func (s *Service) DeleteRole(ctx context.Context, in *api.DeleteRoleInput) (*api
 		case len(r.Inline) > 0:
 			return conflict("delete policies")
 		}
+		forget(tx, r.ID)
 		state.Roles.Delete(tx, state.IAMKey(acct, r.Name))
 		return nil
 	})

@@ -56,9 +56,9 @@ func withoutTags(have []state.Tag, keys []string) []state.Tag {
 	})
 }
 
-func tagPage(tags []state.Tag, marker *string, maxItems *int32) ([]api.Tag, *bool, *string, error) {
+func tagPage(ctx context.Context, s *Service, in any, tags []state.Tag) ([]api.Tag, *bool, *string, error) {
 	key := func(t state.Tag) string { return t.Key }
-	tags, more, next, err := page(byKey(slices.Clone(tags), key), key, marker, maxItems)
+	tags, more, next, err := cut(ctx, s, in, slices.Clone(tags), key)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -87,7 +87,7 @@ func (s *Service) ListUserTags(ctx context.Context, in *api.ListUserTagsInput) (
 	if err != nil {
 		return nil, err
 	}
-	tags, more, marker, err := tagPage(u.Tags, in.Marker, in.MaxItems)
+	tags, more, marker, err := tagPage(ctx, s, in, u.Tags)
 	return &api.ListUserTagsOutput{Tags: tags, IsTruncated: more, Marker: marker}, err
 }
 
@@ -113,7 +113,7 @@ func (s *Service) ListRoleTags(ctx context.Context, in *api.ListRoleTagsInput) (
 	if err != nil {
 		return nil, err
 	}
-	tags, more, marker, err := tagPage(r.Tags, in.Marker, in.MaxItems)
+	tags, more, marker, err := tagPage(ctx, s, in, r.Tags)
 	return &api.ListRoleTagsOutput{Tags: tags, IsTruncated: more, Marker: marker}, err
 }
 
@@ -135,11 +135,11 @@ func (s *Service) UntagPolicy(ctx context.Context, in *api.UntagPolicyInput) (*a
 
 // ListPolicyTags lists tags by key.
 func (s *Service) ListPolicyTags(ctx context.Context, in *api.ListPolicyTagsInput) (*api.ListPolicyTagsOutput, error) {
-	p, err := customerPolicy(s.db.Snapshot(), *in.PolicyArn)
+	p, err := customerPolicy(s.db.Snapshot(), account(ctx), *in.PolicyArn)
 	if err != nil {
 		return nil, err
 	}
-	tags, more, marker, err := tagPage(p.Tags, in.Marker, in.MaxItems)
+	tags, more, marker, err := tagPage(ctx, s, in, p.Tags)
 	return &api.ListPolicyTagsOutput{Tags: tags, IsTruncated: more, Marker: marker}, err
 }
 
@@ -165,6 +165,6 @@ func (s *Service) ListInstanceProfileTags(ctx context.Context, in *api.ListInsta
 	if err != nil {
 		return nil, err
 	}
-	tags, more, marker, err := tagPage(p.Tags, in.Marker, in.MaxItems)
+	tags, more, marker, err := tagPage(ctx, s, in, p.Tags)
 	return &api.ListInstanceProfileTagsOutput{Tags: tags, IsTruncated: more, Marker: marker}, err
 }

@@ -2,6 +2,7 @@ package iam
 
 import (
 	"context"
+	"strings"
 
 	"github.com/berth-run/berth/auth"
 	api "github.com/berth-run/berth/aws/iam"
@@ -17,6 +18,8 @@ func user(r store.Reader, account, name string) (*state.User, error) {
 	}
 	return u, nil
 }
+
+func userKey(u *state.User) string { return strings.ToLower(u.Name) }
 
 func viewUser(u *state.User, full bool) *api.User {
 	v := &api.User{Path: &u.Path, UserName: &u.Name, UserId: &u.ID, Arn: new(u.ARN()), CreateDate: &u.CreatedAt}
@@ -50,10 +53,10 @@ func (s *Service) CreateUser(ctx context.Context, in *api.CreateUserInput) (*api
 		if _, err := user(tx, acct, u.Name); err == nil {
 			return exists("User with name %s already exists.", u.Name)
 		}
-		if state.Users.Count(tx) >= maxUsers {
-			return quota("UsersPerAccount", maxUsers)
+		if err := full(tx, acct, "UsersPerAccount", "users", count(tx, state.Users, acct)); err != nil {
+			return err
 		}
-		if u.Boundary, err = boundary(tx, in.PermissionsBoundary); err != nil {
+		if u.Boundary, err = boundary(tx, account(ctx), in.PermissionsBoundary); err != nil {
 			return err
 		}
 		state.Users.Put(tx, u)
@@ -96,8 +99,7 @@ func (s *Service) ListUsers(ctx context.Context, in *api.ListUsersInput) (*api.L
 			all = append(all, u)
 		}
 	}
-	key := func(u *state.User) string { return state.IAMKey("", u.Name) }
-	all, more, marker, err := page(byKey(all, key), key, in.Marker, in.MaxItems)
+	all, more, marker, err := cut(ctx, s, in, all, userKey)
 	if err != nil {
 		return nil, err
 	}
@@ -149,15 +151,24 @@ func (s *Service) DeleteUser(ctx context.Context, in *api.DeleteUserInput) (*api
 			return err
 		}
 		switch {
+		case state.LoginProfiles.Has(tx, u.ID):
+			return conflict("delete login profile")
 		case len(keysOf(tx, acct, u.Name)) > 0:
 			return conflict("delete access keys")
+		case len(signingCertificates(tx, u)) > 0:
+			return conflict("delete signing certificates")
+		case len(devicesOf(tx, u)) > 0:
+			return conflict("delete MFA device")
 		case len(u.Attached) > 0:
 			return conflict("detach all policies")
 		case len(u.Inline) > 0:
 			return conflict("delete policies")
 		case len(u.Groups) > 0:
 			return conflict("remove users from group")
+		case len(sshKeys(tx, u))+len(serviceCredentials(tx, u)) > 0:
+			return conflict("remove referenced objects")
 		}
+		forget(tx, u.ID)
 		state.Users.Delete(tx, state.IAMKey(acct, u.Name))
 		return nil
 	})
@@ -166,7 +177,7 @@ func (s *Service) DeleteUser(ctx context.Context, in *api.DeleteUserInput) (*api
 // PutUserPermissionsBoundary sets the most that a user's policies can allow.
 func (s *Service) PutUserPermissionsBoundary(ctx context.Context, in *api.PutUserPermissionsBoundaryInput) (*api.PutUserPermissionsBoundaryOutput, error) {
 	return &api.PutUserPermissionsBoundaryOutput{}, s.setUser(ctx, *in.UserName, func(tx *store.Tx, u *state.User) (err error) {
-		u.Boundary, err = boundary(tx, in.PermissionsBoundary)
+		u.Boundary, err = boundary(tx, account(ctx), in.PermissionsBoundary)
 		return err
 	})
 }
@@ -211,8 +222,7 @@ func (s *Service) ListGroupsForUser(ctx context.Context, in *api.ListGroupsForUs
 			all = append(all, g)
 		}
 	}
-	key := groupKey
-	all, more, marker, err := page(byKey(all, key), key, in.Marker, in.MaxItems)
+	all, more, marker, err := cut(ctx, s, in, all, groupKey)
 	if err != nil {
 		return nil, err
 	}
@@ -224,12 +234,12 @@ func (s *Service) ListGroupsForUser(ctx context.Context, in *api.ListGroupsForUs
 }
 
 // boundary checks that a permissions boundary is a policy.
-func boundary(r store.Reader, arn *string) (string, error) {
+func boundary(r store.Reader, account string, arn *string) (string, error) {
 	b := wire.Value(arn)
 	if b == "" {
 		return "", nil
 	}
-	if _, ok := auth.ManagedDocument(r, b); !ok {
+	if _, err := anyPolicy(r, account, b); err != nil {
 		return "", noSuch("Scope ARN: %s does not exist or is not attachable.", b)
 	}
 	return b, nil

@@ -42,6 +42,7 @@ func (u *User) ARN() string { return iamARN(u.Account, "user", u.Path, u.Name) }
 
 // Users is keyed by account/name.
 var Users = store.NewTable("user", func(u *User) string { return IAMKey(u.Account, u.Name) },
+	store.Index("id", func(u *User) []string { return []string{u.ID} }),
 	store.Index("policy", func(u *User) []string { return attachments(u.Attached, u.Boundary) }),
 	store.Index("group", func(u *User) []string {
 		keys := make([]string, len(u.Groups))
@@ -84,6 +85,7 @@ func (r *Role) ARN() string { return iamARN(r.Account, "role", r.Path, r.Name) }
 
 // Roles is keyed by account/name.
 var Roles = store.NewTable("role", func(r *Role) string { return IAMKey(r.Account, r.Name) },
+	store.Index("id", func(r *Role) []string { return []string{r.ID} }),
 	store.Index("policy", func(r *Role) []string { return attachments(r.Attached, r.Boundary) }))
 
 // ManagedPolicy is a customer managed policy. Those of AWS are not stored.
