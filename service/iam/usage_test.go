@@ -77,6 +77,21 @@ func TestUsageWritesLittle(t *testing.T) {
 	if rows != 4 { // the key, and the user in three services
 		t.Errorf("%d rows", rows)
 	}
+	// More of the same writes nothing, until what is known has grown old.
+	c := &auth.Caller{Kind: auth.User, Account: acct, UserID: "AIDAX", AccessKeyID: "AKIAX"}
+	ended, cancel := context.WithCancel(w.ctx)
+	cancel()
+	for _, tc := range []struct {
+		after time.Duration
+		wrote bool
+	}{{time.Minute, false}, {10 * time.Minute, true}} {
+		from := w.db.Snapshot().Revision()
+		u.Note(c, "logs", region, at.Add(tc.after))
+		u.Run(ended) // writes what there is
+		if wrote := w.db.Snapshot().Revision() != from; wrote != tc.wrote {
+			t.Errorf("%s later: wrote %v", tc.after, wrote)
+		}
+	}
 }
 
 func BenchmarkNote(b *testing.B) {
