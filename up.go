@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -252,24 +253,9 @@ func down(ctx context.Context, dataDir string, purge bool, progress func(string)
 
 // askEnvironment asks the running server.
 func askEnvironment(ctx context.Context, dataDir string) (e cli.Environment, err error) {
-	l, err := newLayout(dataDir)
-	if err != nil {
-		return e, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", l.socket())
-	}}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://server"+envPath, nil)
-	if err != nil {
-		return e, err
-	}
-	res, err := client.Do(req)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return e, fmt.Errorf("%w on %s", cli.ErrNotRunning, l.data)
-	}
+	res, err := askOwner(ctx, dataDir, http.MethodGet, envPath, nil)
 	if err != nil {
 		return e, err
 	}
@@ -279,6 +265,31 @@ func askEnvironment(ctx context.Context, dataDir string) (e cli.Environment, err
 	}
 	err = json.NewDecoder(res.Body).Decode(&e)
 	return e, err
+}
+
+// askOwner makes a request on the socket that only the owner of the region can
+// open. The caller closes the answer's body.
+func askOwner(ctx context.Context, dataDir, method, path string, in any) (*http.Response, error) {
+	l, err := newLayout(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://server"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", l.socket())
+	}}}
+	res, err := client.Do(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w on %s", cli.ErrNotRunning, l.data)
+	}
+	return res, err
 }
 
 // status looks for the region's processes.

@@ -201,7 +201,7 @@ func (d *Door) answer(r *http.Request, body []byte, x *exchange) (out any, err e
 	}
 	ctx := auth.WithRequest(r.Context(), d.request(r, x))
 	if x.caller != nil {
-		ctx = auth.WithCaller(ctx, x.caller)
+		ctx = store.WithCondition(auth.WithCaller(ctx, x.caller), open(x.caller, call))
 	}
 	in, err := call.Decode()
 	if err != nil {
@@ -219,6 +219,17 @@ func (d *Door) answer(r *http.Request, body []byte, x *exchange) (out any, err e
 		return nil, wire.NewError(http.StatusPreconditionFailed, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 	}
 	return call.Invoke(ctx, in)
+}
+
+// open lets a call write only while its account is open: of a request that was
+// under way when its account was closed, nothing stays.
+func open(c *auth.Caller, call *wire.Call) func(*store.Tx) error {
+	return func(tx *store.Tx) error {
+		if auth.Open(tx, c.Account) {
+			return nil
+		}
+		return (&auth.Failure{Kind: auth.UnknownKey, Message: "The security token included in the request is invalid."}).In(call.Protocol)
+	}
 }
 
 // Checks are what the caller must be allowed for the operation.
