@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 )
@@ -47,6 +48,19 @@ func Row(r Reader, t AnyTable, key string) any {
 	}
 	return e.obj
 }
+
+// NewRow is an empty object of a table: a pointer to the table's type.
+func NewRow(t AnyTable) any {
+	v, err := t.meta().decode([]byte("{}"))
+	if err != nil {
+		panic(fmt.Sprintf("store: table %q holds what is no object: %v", t.Name(), err))
+	}
+	return v
+}
+
+// PutRow creates or replaces an object, which is a pointer to the table's type.
+// It must not be changed afterwards.
+func PutRow(tx *Tx, t AnyTable, v any) { tx.put(t.meta(), v) }
 
 // DeleteRow removes the object with this key, if it exists.
 func DeleteRow(tx *Tx, t AnyTable, key string) { tx.delete(t.meta(), key) }
