@@ -48,6 +48,7 @@ import (
 	"github.com/berth-run/berth/service/logs/journal"
 	"github.com/berth-run/berth/service/owner"
 	"github.com/berth-run/berth/service/sts"
+	"github.com/berth-run/berth/service/throttle"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -118,6 +119,11 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if s.ca, err = service.OpenAuthority(c.tls(), now()); err != nil {
 		return nil, err
 	}
+	factor, err := throttle.ParseFactor(c.Throttle)
+	if err != nil {
+		return nil, fmt.Errorf("region settings: throttle: %w", err)
+	}
+	machines := nodeRoleARN(region.Account)
 	authorizer := &auth.Authorizer{Sessions: sessions}
 	verifier := &auth.Verifier{Sessions: sessions, Region: c.Region}
 	if s.registry, err = registry.New(ctx, registry.Config{Dir: c.layout.registry(), DB: db, Region: c.Region, Authorizer: authorizer, Log: log}); err != nil {
@@ -169,6 +175,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	handlers := s.dispatch.Routes()
 	handlers["/v2"], handlers["/v2/"] = s.registry, s.registry
 	s.door, err = service.New(service.Config{DB: db, Verifier: verifier, Authorizer: authorizer, Region: c.Region, Log: log, Handlers: handlers,
+		Throttle: throttle.New(factor, nil), Exempt: func(c *auth.Caller) bool { return c.RoleARN == machines },
 		Services: []service.Registration{
 			{Service: awsecs.NewService(ecsAPI), Authorize: checks(ecsAPI.Authorize())},
 			{Service: awsec2.NewService(ec2API), Authorize: checks(ec2API.Authorize())},

@@ -43,7 +43,7 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	if err != nil {
 		return err
 	}
-	s := settings{Listen: first(o.Listen, have.Listen, cli.DefaultListen), Region: first(o.Region, have.Region, cli.DefaultRegion), Account: first(o.Account, have.Account, cli.DefaultAccount)}
+	s := settings{Listen: first(o.Listen, have.Listen, cli.DefaultListen), Region: first(o.Region, have.Region, cli.DefaultRegion), Account: first(o.Account, have.Account, cli.DefaultAccount), Throttle: first(o.Throttle, have.Throttle)}
 	if known && (s.Region != have.Region || s.Account != have.Account) {
 		return cli.WithHint(fmt.Errorf("%s holds region %s of account %s", l.data, have.Region, have.Account), "Another --data-dir takes another region.")
 	}
@@ -156,6 +156,9 @@ func detach(ctx context.Context, l layout, s settings, o cli.UpOptions) error {
 	args := []string{"up", "--data-dir", l.data, "--listen", s.Listen, "--region", s.Region, "--account", s.Account, "--healthy-after", o.HealthyAfter.String()}
 	if o.Containerd != "" {
 		args = append(args, "--containerd", o.Containerd)
+	}
+	if s.Throttle != "" {
+		args = append(args, "--throttle", s.Throttle)
 	}
 	c := exec.Command(binary, args...)
 	c.Stdout, c.Stderr, c.Dir = out, out, "/"

@@ -57,6 +57,7 @@ type UpOptions struct {
 	Listen       string
 	Region       string
 	Account      string
+	Throttle     string // aws, off or a factor; "" as Listen
 	Detach       bool
 	Containerd   string        // address of the machine's containerd; "" runs Berth's own
 	HealthyAfter time.Duration // how long a container without a health check must run to count as healthy

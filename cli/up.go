@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,7 @@ import (
 
 func (a *app) up() *cobra.Command {
 	var o UpOptions
-	var listen, region, account string
+	var listen, region, account, throttle string
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start a region on this machine",
@@ -31,6 +32,7 @@ func (a *app) up() *cobra.Command {
 				{"listen", listen, &o.Listen, checkListen},
 				{"region", region, &o.Region, checkRegion},
 				{"account", account, &o.Account, checkAccount},
+				{"throttle", throttle, &o.Throttle, checkThrottle},
 			} {
 				if !flags.Changed(f.name) {
 					continue
@@ -64,6 +66,7 @@ func (a *app) up() *cobra.Command {
 	f.StringVar(&listen, "listen", DefaultListen, "address and port of the API, HTTP and HTTPS alike")
 	f.StringVar(&region, "region", DefaultRegion, "name of the region")
 	f.StringVar(&account, "account", DefaultAccount, "id of the account")
+	f.StringVar(&throttle, "throttle", "100", "how often an account may call: aws for what AWS allows, a factor of that, or off")
 	f.StringVar(&o.Containerd, "containerd", "", "use the machine's containerd at this address instead of Berth's own")
 	f.DurationVar(&o.HealthyAfter, "healthy-after", DefaultHealthyAfter, "how long a container without a health check must run to count as healthy")
 	return c
@@ -150,6 +153,16 @@ var regionName = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
 func checkRegion(s string) error {
 	if !regionName.MatchString(s) {
 		return fmt.Errorf("%q is not like us-east-1", s)
+	}
+	return nil
+}
+
+func checkThrottle(s string) error {
+	if s == "aws" || s == "off" {
+		return nil
+	}
+	if f, err := strconv.ParseFloat(s, 64); err != nil || !(f >= 0.01 && f <= 1e6) {
+		return fmt.Errorf("%q is not aws, off, or a factor from 0.01 to 1000000", s)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/service/throttle"
 	"github.com/berth-run/berth/store"
 )
 
@@ -45,6 +46,10 @@ type Config struct {
 	Handlers map[string]http.Handler
 	Log      *slog.Logger     // nil: nothing is logged
 	Clock    func() time.Time // nil: time.Now
+	// Throttle says how often an account may call; nil: as often as it likes.
+	Throttle *throttle.Limiter
+	// Exempt are callers that are not counted: the region's own machines.
+	Exempt func(*auth.Caller) bool
 	// BodyTime is how long a client may take to send a request's body. 0: a minute.
 	BodyTime time.Duration
 }
@@ -140,6 +145,8 @@ type exchange struct {
 	call   *wire.Call
 	caller *auth.Caller
 	start  time.Time
+
+	retryAfter string // header of the answer, "" for none
 }
 
 func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
@@ -153,6 +160,9 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil {
 		out, err = d.answer(r, body, x)
+	}
+	if x.retryAfter != "" {
+		w.Header().Set("Retry-After", x.retryAfter)
 	}
 	var encodeErr error
 	if err == nil {
@@ -197,6 +207,13 @@ func (d *Door) answer(r *http.Request, body []byte, x *exchange) (out any, err e
 		}
 		if err != nil {
 			return nil, err
+		}
+	}
+	if c := x.caller; c != nil && d.cfg.Throttle != nil && (d.cfg.Exempt == nil || !d.cfg.Exempt(c)) {
+		if wait, ok := d.cfg.Throttle.Take(c.Account, call.Service.Name, call.Operation.Name); !ok {
+			refusal, after := throttle.Error(call.Service.Description, wait)
+			x.retryAfter = after
+			return nil, refusal
 		}
 	}
 	ctx := auth.WithRequest(r.Context(), d.request(r, x))
