@@ -8,9 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/berth-run/berth/auth"
@@ -50,6 +50,10 @@ type Config struct {
 	Throttle *throttle.Limiter
 	// Exempt are callers that are not counted: the region's own machines.
 	Exempt func(*auth.Caller) bool
+	// HeaderTime is how long a client may take to send a request's header. 0: 20 seconds.
+	HeaderTime time.Duration
+	// BodyBytes is how much the bodies of all requests under way may be together. 0: 256 MiB.
+	BodyBytes int64
 	// BodyTime is how long a client may take to send a request's body. 0: a minute.
 	BodyTime time.Duration
 }
@@ -59,7 +63,10 @@ type Door struct {
 	cfg      Config
 	router   *wire.Router
 	services map[*wire.Service]*Registration
+	signing  map[string]bool // the services' names in signatures
+	targets  map[string]bool // and in X-Amz-Target
 	servers  servers
+	bodies   atomic.Int64 // bytes of requests under way
 }
 
 // Time limits of a request to the API.
@@ -83,10 +90,16 @@ func New(cfg Config) (*Door, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	if cfg.HeaderTime == 0 {
+		cfg.HeaderTime = headerTime
+	}
+	if cfg.BodyBytes == 0 {
+		cfg.BodyBytes = maxBodies
+	}
 	if cfg.BodyTime == 0 {
 		cfg.BodyTime = bodyTime
 	}
-	d := &Door{cfg: cfg, services: map[*wire.Service]*Registration{}}
+	d := &Door{cfg: cfg, services: map[*wire.Service]*Registration{}, signing: map[string]bool{}, targets: map[string]bool{}}
 	d.cfg.Services = append([]Registration(nil), cfg.Services...)
 	var all []*wire.Service
 	for i := range d.cfg.Services {
@@ -100,6 +113,10 @@ func New(cfg Config) (*Door, error) {
 			}
 		}
 		d.services[r.Service] = r
+		d.signing[r.SigningName] = true
+		if r.TargetPrefix != "" {
+			d.targets[r.TargetPrefix] = true
+		}
 		all = append(all, r.Service)
 	}
 	d.router = wire.NewRouter(all...)
@@ -151,9 +168,29 @@ type exchange struct {
 
 func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{id: newRequestID(), start: time.Now()}
-	body, err := readBody(r)
+	if len(r.TransferEncoding) > 0 {
+		// What follows a chunked body is never taken for another request: whoever
+		// stands between may see the body end elsewhere.
+		w.Header().Set("Connection", "close")
+	}
+	err := checkHeaders(r)
+	var body []byte
+	if err == nil {
+		var release func()
+		body, release, err = d.readBody(r)
+		defer release()
+	}
+	if err != nil {
+		w.Header().Set("Connection", "close") // what is left of the body is not worth reading
+	}
 	var routeErr error
 	x.call, routeErr = d.router.Route(r, body)
+	if routeErr != nil && err == nil {
+		if s := d.foreign(r); s != nil {
+			d.log(r.Context(), x, s.error(), s.answer(w, x.id))
+			return
+		}
+	}
 	var out any
 	if err == nil {
 		err = routeErr
@@ -171,19 +208,6 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 		encodeErr = x.call.EncodeError(w, x.id, err)
 	}
 	d.log(r.Context(), x, err, encodeErr)
-}
-
-// readBody reads a request's body. A client that does not send what it
-// announced is at fault itself.
-func readBody(r *http.Request) ([]byte, error) {
-	body, err := wire.ReadBody(r)
-	if _, told := errors.AsType[wire.Error](err); err == nil || told {
-		return body, err
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, wire.NewError(http.StatusRequestTimeout, "RequestTimeout", "Your socket connection to the server was not read from or written to within the timeout period.")
-	}
-	return nil, wire.NewError(http.StatusBadRequest, "IncompleteBody", "The request body ended before the number of bytes that its header announces.")
 }
 
 // answer does what the request asks, if its caller may. A panic of a handler
