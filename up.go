@@ -53,7 +53,7 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	if o.Detach {
 		if _, running := process.Find(l.run(), "up"); running {
 			if known && s == have {
-				return nil
+				return cli.ErrRunning
 			}
 			return cli.WithHint(fmt.Errorf("the region is running with other settings: %s, region %s, account %s", have.Listen, have.Region, have.Account), "`berth down` with the same --data-dir stops it.")
 		}

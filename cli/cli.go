@@ -101,6 +101,10 @@ type Process struct {
 // ErrNotRunning says that no region runs on a data directory.
 var ErrNotRunning = errors.New("no region is running")
 
+// ErrRunning says that a region that was to be started detached runs already,
+// as it was to.
+var ErrRunning = errors.New("the region is running already")
+
 // WithHint adds what the user can do to an error.
 func WithHint(err error, hint string) error {
 	if err == nil {

@@ -6,7 +6,9 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,10 +54,13 @@ func (a *app) up() *cobra.Command {
 			o.Progress = a.err.progress()
 			start := time.Now()
 			o.Ready = func() { a.ready(c, time.Since(start), false) }
-			if err := a.roles.Up(c.Context(), o); err != nil {
+			err := a.roles.Up(c.Context(), o)
+			switch {
+			case errors.Is(err, ErrRunning):
+				a.running(c)
+			case err != nil:
 				return a.explain(err)
-			}
-			if o.Detach {
+			case o.Detach:
 				a.ready(c, time.Since(start), true)
 			}
 			return nil
@@ -89,6 +94,16 @@ func (a *app) ready(c *cobra.Command, took time.Duration, detached bool) {
 	} else {
 		a.err.printf("Interrupt stops it.\n")
 	}
+}
+
+// running says that there was nothing to start.
+func (a *app) running(c *cobra.Command) {
+	where := "on " + a.dataDir
+	if env, err := a.roles.Environment(c.Context(), a.dataDir); err == nil {
+		where = "at " + a.err.bold(env.Endpoint)
+	}
+	a.err.printf("%s The region is already running %s; nothing was changed.\n%s shows it, %s stops it.\n",
+		a.err.green("✓"), where, a.command("status"), a.command("down"))
 }
 
 // explain adds a hint to what usually goes wrong at the start.
@@ -147,14 +162,23 @@ func checkListen(s string) error {
 	return nil
 }
 
-// A region's name is part of ARNs, host names and signatures.
-var regionName = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
+// regions are those of AWS's partition aws. Tools look a region up in lists of
+// their own, and refuse or misroute what is in none.
+var regions = []string{
+	"us-east-1", "us-east-2", "us-west-1", "us-west-2", "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2",
+	"ap-northeast-3", "ap-south-1", "ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5",
+	"ap-southeast-6", "ap-southeast-7", "ca-central-1", "ca-west-1", "eu-central-1", "eu-central-2", "eu-north-1", "eu-south-1", "eu-south-2",
+	"eu-west-1", "eu-west-2", "eu-west-3", "il-central-1", "me-central-1", "me-south-1", "mx-central-1", "sa-east-1",
+}
 
 func checkRegion(s string) error {
-	if !regionName.MatchString(s) {
-		return fmt.Errorf("%q is not like us-east-1", s)
+	if slices.Contains(regions, s) {
+		return nil
 	}
-	return nil
+	if strings.HasPrefix(s, "us-gov-") || strings.HasPrefix(s, "cn-") {
+		return fmt.Errorf("%q is of another partition: Berth's names all begin with arn:aws:", s)
+	}
+	return fmt.Errorf("AWS has no region %q; it has %s", s, strings.Join(regions, ", "))
 }
 
 func checkThrottle(s string) error {
