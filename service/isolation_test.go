@@ -225,3 +225,79 @@ func TestAccountsAreIsolated(t *testing.T) {
 	a.do(named["ecr"], "DescribeRepositories", &awsecr.DescribeRepositoriesInput{RepositoryNames: []string{"same"}}, nil)
 	a.do(named["ecs"], "DescribeServices", &awsecs.DescribeServicesInput{Services: []string{"same"}}, nil)
 }
+
+// closing is an ECS of which one call closes its caller's account before it writes.
+type closing struct {
+	awsecs.Unimplemented
+	db  *store.DB
+	now func() time.Time
+}
+
+func (c *closing) CreateCluster(ctx context.Context, in *awsecs.CreateClusterInput) (*awsecs.CreateClusterOutput, error) {
+	who := auth.FromContext(ctx).Account
+	// The owner's transaction, not the caller's.
+	err := c.db.Update(context.Background(), func(tx *store.Tx) error {
+		a, _ := state.Accounts.Get(tx, who)
+		n := *a
+		n.ClosingAt = c.now()
+		state.Accounts.Put(tx, &n)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return nil, c.db.Update(ctx, func(tx *store.Tx) error {
+		state.Clusters.Put(tx, &state.Cluster{ARN: "late", Account: who})
+		return nil
+	})
+}
+
+// A call that is under way when its account is closed leaves nothing behind,
+// and sessions of an account are of no use in the one that follows it.
+func TestClosedAccount(t *testing.T) {
+	var db *store.DB
+	r := startWith(t, func(c *service.Config) {
+		db = c.DB
+		for i := range c.Services {
+			if c.Services[i].Name == "ecs" {
+				c.Services[i] = service.Registration{Service: awsecs.NewService(&closing{db: c.DB, now: time.Now})}
+			}
+		}
+	})
+	session, err := r.sessions.Mint(auth.Session{Kind: auth.RootUser, Account: account, ARN: "arn:aws:iam::" + account + ":root", PrincipalID: account}, r.now.Add(-time.Minute), r.now.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, body := r.signed("ecs", "application/x-amz-json-1.1", "AmazonEC2ContainerServiceV20141113.CreateCluster", "{}")
+	if res.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"__type":"UnrecognizedClientException"`) {
+		t.Errorf("%s %s", res.Status, body)
+	}
+	if state.Clusters.Has(db.Snapshot(), "late") {
+		t.Error("the call has written into the closed account")
+	}
+	if res, body = r.signed("iam", "application/x-www-form-urlencoded", "", "Action=ListUsers&Version=2010-05-08"); res.StatusCode != http.StatusForbidden || !strings.Contains(body, "InvalidClientTokenId") {
+		t.Errorf("root of a closed account: %s %s", res.Status, body)
+	}
+	err = db.Update(t.Context(), func(tx *store.Tx) error {
+		state.Accounts.Delete(tx, account)
+		iam.Furnish(tx, account, r.now.Add(2*time.Second))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url, strings.NewReader("Action=GetCallerIdentity&Version=2011-06-15"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	(&auth.Signer{AccessKeyID: session.AccessKeyID, Secret: session.Secret, Token: session.Token}).Sign(req, []byte("Action=GetCallerIdentity&Version=2011-06-15"), "sts", region, time.Now())
+	late, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Body.Close()
+	if late.StatusCode != http.StatusForbidden {
+		t.Errorf("a session of the account before: %s", late.Status)
+	}
+}

@@ -37,6 +37,9 @@ var quotaDefaults = map[string]int{
 	"ecs/exec-sessions-per-container":     1_000,
 	"ecs/fargate-vcpus":                   4_000,
 	"ecs/fargate-spot-vcpus":              4_000,
+
+	"vpc/security-groups":          2_500,
+	"vpc/rules-per-security-group": 60, // per direction and address family
 }
 
 // QuotaNames are all quotas there are, sorted.
