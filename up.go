@@ -24,6 +24,7 @@ import (
 	"github.com/berth-run/berth/cli"
 	"github.com/berth-run/berth/node"
 	"github.com/berth-run/berth/process"
+	"github.com/berth-run/berth/service/throttle"
 )
 
 // Grace periods of the roles when the region ends.
@@ -55,7 +56,7 @@ func up(ctx context.Context, o cli.UpOptions) error {
 			if known && s == have {
 				return cli.ErrRunning
 			}
-			return cli.WithHint(fmt.Errorf("the region is running with other settings: %s, region %s, account %s", have.Listen, have.Region, have.Account), "`berth down` with the same --data-dir stops it.")
+			return cli.WithHint(fmt.Errorf("the region is running with other settings: %s, region %s, account %s, throttle %s", have.Listen, have.Region, have.Account, first(have.Throttle, fmt.Sprint(throttle.Default))), "`berth down` with the same --data-dir stops it.")
 		}
 		return detach(ctx, l, s, o)
 	}
