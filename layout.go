@@ -51,6 +51,8 @@ type settings struct {
 	Listen  string `json:"listen"`
 	Region  string `json:"region"`
 	Account string `json:"account"`
+	// Throttle is how often an account may call, as the user said it; "" is the default.
+	Throttle string `json:"throttle,omitempty"`
 }
 
 func (l layout) load() (s settings, ok bool, err error) {

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +34,7 @@ import (
 	"github.com/berth-run/berth/control/place"
 	"github.com/berth-run/berth/control/reap"
 	"github.com/berth-run/berth/control/settle"
+	"github.com/berth-run/berth/control/vacate"
 	"github.com/berth-run/berth/dispatch"
 	"github.com/berth-run/berth/dispatch/fabric"
 	"github.com/berth-run/berth/process"
@@ -44,7 +46,9 @@ import (
 	"github.com/berth-run/berth/service/iam"
 	"github.com/berth-run/berth/service/logs"
 	"github.com/berth-run/berth/service/logs/journal"
+	"github.com/berth-run/berth/service/owner"
 	"github.com/berth-run/berth/service/sts"
+	"github.com/berth-run/berth/service/throttle"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -97,6 +101,9 @@ type server struct {
 	ca       *service.Authority
 	root     iam.RootKey
 	usage    *iam.Usage
+	owner    *owner.Owner
+
+	freeing sync.Mutex
 }
 
 func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logger) (*server, error) {
@@ -113,6 +120,11 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if s.ca, err = service.OpenAuthority(c.tls(), now()); err != nil {
 		return nil, err
 	}
+	factor, err := throttle.ParseFactor(c.Throttle)
+	if err != nil {
+		return nil, fmt.Errorf("region settings: throttle: %w", err)
+	}
+	machines := nodeRoleARN(region.Account)
 	authorizer := &auth.Authorizer{Sessions: sessions}
 	s.usage = &iam.Usage{DB: db, Log: log}
 	verifier := &auth.Verifier{Sessions: sessions, Region: c.Region, Used: s.usage.Note}
@@ -165,6 +177,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	handlers := s.dispatch.Routes()
 	handlers["/v2"], handlers["/v2/"] = s.registry, s.registry
 	s.door, err = service.New(service.Config{DB: db, Verifier: verifier, Authorizer: authorizer, Region: c.Region, Log: log, Handlers: handlers,
+		Throttle: throttle.New(factor, nil), Exempt: func(c *auth.Caller) bool { return c.RoleARN == machines },
 		Services: []service.Registration{
 			{Service: awsecs.NewService(ecsAPI), Authorize: checks(ecsAPI.Authorize())},
 			{Service: awsec2.NewService(ec2API), Authorize: checks(ec2API.Authorize())},
@@ -181,6 +194,15 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 		mux.Handle(path, h)
 	}
 	mux.HandleFunc("GET "+envPath, s.env)
+	s.owner = owner.New(owner.Config{DB: db, Now: now, Free: s.free, Log: log, Furnish: func(tx *store.Tx, account string) owner.Key {
+		k := iam.Furnish(tx, account, now())
+		ec2.Furnish(tx, region, account, now(), newID)
+		ecsAPI.Furnish(tx, account, now())
+		return owner.Key{AccessKeyID: k.AccessKeyID, Secret: k.Secret}
+	}})
+	for pattern, h := range s.owner.Routes() {
+		mux.HandleFunc(pattern, h)
+	}
 	s.nodes = mux
 	return s, nil
 }
@@ -228,6 +250,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		drain, cancel := context.WithTimeout(context.WithoutCancel(gctx), drainTime)
 		defer cancel()
 		s.dispatch.Close()
+		s.owner.Close()
 		return errors.Join(s.door.Drain(drain), nodes.Shutdown(drain))
 	})
 	g.Go(func() error { return s.collect(gctx) })
@@ -250,9 +273,11 @@ const collectEvery = time.Hour
 
 // collect removes image content and log events that nothing uses any more.
 func (s *server) collect(ctx context.Context) error {
+	s.freeing.Lock()
 	if err := s.logs.Collect(); err != nil { // what a server that died has left
 		s.log.Error("collect log events", "err", err)
 	}
+	s.freeing.Unlock()
 	t := time.NewTicker(collectEvery)
 	defer t.Stop()
 	for {
@@ -260,14 +285,25 @@ func (s *server) collect(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			if err := s.registry.Collect(ctx); err != nil && ctx.Err() == nil {
-				s.log.Error("collect image content", "err", err)
-			}
-			if err := s.logs.Collect(); err != nil {
-				s.log.Error("collect log events", "err", err)
+			if err := s.free(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("collect", "err", err)
 			}
 		}
 	}
+}
+
+// free gives back the space of what no row names any more.
+func (s *server) free(ctx context.Context) error {
+	s.freeing.Lock()
+	defer s.freeing.Unlock()
+	var errs []error
+	if err := s.registry.Collect(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("image content: %w", err))
+	}
+	if err := s.logs.Collect(); err != nil {
+		errs = append(errs, fmt.Errorf("log events: %w", err))
+	}
+	return errors.Join(errs...)
 }
 
 // lead runs what only one server of a region may do.
@@ -276,7 +312,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, settle.Controller, reap.Controller, reap.History,
+		place.Controller, address.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"github.com/berth-run/berth/cli"
 	"github.com/berth-run/berth/node"
 	"github.com/berth-run/berth/process"
+	"github.com/berth-run/berth/service/throttle"
 )
 
 // Grace periods of the roles when the region ends.
@@ -42,7 +44,7 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	if err != nil {
 		return err
 	}
-	s := settings{Listen: first(o.Listen, have.Listen, cli.DefaultListen), Region: first(o.Region, have.Region, cli.DefaultRegion), Account: first(o.Account, have.Account, cli.DefaultAccount)}
+	s := settings{Listen: first(o.Listen, have.Listen, cli.DefaultListen), Region: first(o.Region, have.Region, cli.DefaultRegion), Account: first(o.Account, have.Account, cli.DefaultAccount), Throttle: first(o.Throttle, have.Throttle)}
 	if known && (s.Region != have.Region || s.Account != have.Account) {
 		return cli.WithHint(fmt.Errorf("%s holds region %s of account %s", l.data, have.Region, have.Account), "Another --data-dir takes another region.")
 	}
@@ -52,9 +54,9 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	if o.Detach {
 		if _, running := process.Find(l.run(), "up"); running {
 			if known && s == have {
-				return nil
+				return cli.ErrRunning
 			}
-			return cli.WithHint(fmt.Errorf("the region is running with other settings: %s, region %s, account %s", have.Listen, have.Region, have.Account), "`berth down` with the same --data-dir stops it.")
+			return cli.WithHint(fmt.Errorf("the region is running with other settings: %s, region %s, account %s, throttle %s", have.Listen, have.Region, have.Account, first(have.Throttle, fmt.Sprint(throttle.Default))), "`berth down` with the same --data-dir stops it.")
 		}
 		return detach(ctx, l, s, o)
 	}
@@ -156,6 +158,9 @@ func detach(ctx context.Context, l layout, s settings, o cli.UpOptions) error {
 	if o.Containerd != "" {
 		args = append(args, "--containerd", o.Containerd)
 	}
+	if s.Throttle != "" {
+		args = append(args, "--throttle", s.Throttle)
+	}
 	c := exec.Command(binary, args...)
 	c.Stdout, c.Stderr, c.Dir = out, out, "/"
 	c.Env = append(os.Environ(), process.ReadyVariable+"=3")
@@ -252,24 +257,9 @@ func down(ctx context.Context, dataDir string, purge bool, progress func(string)
 
 // askEnvironment asks the running server.
 func askEnvironment(ctx context.Context, dataDir string) (e cli.Environment, err error) {
-	l, err := newLayout(dataDir)
-	if err != nil {
-		return e, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", l.socket())
-	}}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://server"+envPath, nil)
-	if err != nil {
-		return e, err
-	}
-	res, err := client.Do(req)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return e, fmt.Errorf("%w on %s", cli.ErrNotRunning, l.data)
-	}
+	res, err := askOwner(ctx, dataDir, http.MethodGet, envPath, nil)
 	if err != nil {
 		return e, err
 	}
@@ -279,6 +269,31 @@ func askEnvironment(ctx context.Context, dataDir string) (e cli.Environment, err
 	}
 	err = json.NewDecoder(res.Body).Decode(&e)
 	return e, err
+}
+
+// askOwner makes a request on the socket that only the owner of the region can
+// open. The caller closes the answer's body.
+func askOwner(ctx context.Context, dataDir, method, path string, in any) (*http.Response, error) {
+	l, err := newLayout(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://server"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", l.socket())
+	}}}
+	res, err := client.Do(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w on %s", cli.ErrNotRunning, l.data)
+	}
+	return res, err
 }
 
 // status looks for the region's processes.

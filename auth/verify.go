@@ -131,6 +131,9 @@ func (v *Verifier) Verify(r store.Reader, req *http.Request, body []byte, servic
 	if c.Session != nil && !now.Before(c.Session.ExpiresAt) {
 		return nil, &Failure{ExpiredToken, expiredToken}
 	}
+	if c.Session != nil && outlived(r, c.Session) {
+		return nil, &Failure{UnknownKey, unknownKey}
+	}
 	if v.Used != nil {
 		v.Used(c, sig.Service, sig.Region, now)
 	}
@@ -169,6 +172,20 @@ func failure(err error) error {
 	return &Failure{kind, e.Message}
 }
 
+// Open reports whether requests of an account are answered at all: it exists
+// and is not closing.
+func Open(r store.Reader, account string) bool {
+	a, ok := state.Accounts.Get(r, account)
+	return ok && !a.Closing()
+}
+
+// outlived reports whether a session is of an account that was made anew since,
+// under its old id. Users and roles have ids of their own for that.
+func outlived(r store.Reader, s *Session) bool {
+	a, ok := state.Accounts.Get(r, s.Account)
+	return ok && s.Kind == RootUser && s.IssuedAt.Before(a.CreatedAt.Truncate(time.Second))
+}
+
 // principal is who the signature claims to be, and the secret that proves it.
 func (v *Verifier) principal(r store.Reader, sig *sigv4.Signature, now time.Time) (*Caller, string, error) {
 	unknown := &Failure{UnknownKey, unknownKey}
@@ -178,13 +195,13 @@ func (v *Verifier) principal(r store.Reader, sig *sigv4.Signature, now time.Time
 			return nil, "", unknown
 		}
 		c := s.caller()
-		if !alive(r, c) {
+		if !Open(r, c.Account) || !alive(r, c) {
 			return nil, "", unknown
 		}
 		return c, s.Secret, nil
 	}
 	k, ok := state.AccessKeys.Get(r, sig.AccessKeyID)
-	if !ok || !k.Active {
+	if !ok || !k.Active || !Open(r, k.Account) {
 		return nil, "", unknown
 	}
 	c := &Caller{Account: k.Account, AccessKeyID: k.ID}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -12,27 +13,53 @@ import (
 // Debian 12, would take the region's keys to AWS: it has to be told on its
 // command line.
 
-// debianCLI is where Debian's package keeps the version, which can be read a
-// thousand times faster than `aws --version` says it.
-const debianCLI = "/usr/lib/python3/dist-packages/awscli/__init__.py"
+// `aws --version` says the version, after most of a second. What the shell's
+// next line waits for reads it from where its installers keep it.
 
-var cliVersion = regexp.MustCompile(`__version__ = '([0-9.]+)'`)
+// installed are the packages of version 1, below the folder that has bin/aws.
+var installed = []string{"lib/python3/dist-packages", "lib/python3*/dist-packages", "lib/python3*/site-packages"}
 
-// ignoresEndpoint reports whether the `aws` that the shell would run is one
-// from a package and too old, and its version.
-func ignoresEndpoint(initFile string) (version string, old bool) {
-	if p, err := exec.LookPath("aws"); err != nil || p != "/usr/bin/aws" && p != "/bin/aws" {
-		return "", false
-	}
-	b, err := os.ReadFile(initFile)
+var (
+	cliVersion  = regexp.MustCompile(`__version__ = '([0-9.]+)'`)
+	bundledPath = regexp.MustCompile(`/aws-cli/v2/([0-9]+\.[0-9]+\.[0-9]+)/`)
+)
+
+// ignoresEndpoint reports whether the `aws` that the shell would run is too
+// old, as far as that is seen without running it, and its version.
+func ignoresEndpoint() (version string, old bool) {
+	p, err := exec.LookPath("aws")
 	if err != nil {
 		return "", false
 	}
-	m := cliVersion.FindSubmatch(b)
-	if m == nil {
-		return "", false
+	version = installedVersion(p)
+	return version, version != "" && tooOldCLI(version)
+}
+
+// installedVersion is the version of the CLI at a path, "" if it cannot be seen.
+func installedVersion(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		if m := bundledPath.FindStringSubmatch(real); m != nil {
+			return m[1]
+		}
 	}
-	return string(m[1]), tooOldCLI(string(m[1]))
+	prefix := filepath.Dir(filepath.Dir(path))
+	if prefix == "/" {
+		prefix = "/usr" // /bin is /usr/bin
+	}
+	for _, dir := range installed {
+		files, err := filepath.Glob(filepath.Join(prefix, dir, "awscli", "__init__.py"))
+		if err != nil || len(files) == 0 {
+			continue
+		}
+		b, err := os.ReadFile(files[len(files)-1])
+		if err != nil {
+			return ""
+		}
+		if m := cliVersion.FindSubmatch(b); m != nil {
+			return string(m[1])
+		}
+	}
+	return ""
 }
 
 func tooOldCLI(version string) bool {
@@ -56,8 +83,11 @@ func checkCLI(ctx context.Context) finding {
 		return finding{warn, "the AWS CLI does not say its version: " + strings.TrimSpace(string(out)), ""}
 	}
 	if tooOldCLI(m[1]) {
-		return finding{warn, "the AWS CLI is of version " + m[1] + ", which does not read AWS_ENDPOINT_URL",
-			"In the shell that evaluates berth env it works all the same. In scripts, give it\n--endpoint-url, or install 2.13 or later."}
+		hint := "Give it --endpoint-url \"$AWS_ENDPOINT_URL\", or install 2.13 or later."
+		if _, seen := ignoresEndpoint(); seen { // berth env sees it as well, and helps
+			hint = "In the shell that evaluates berth env it works all the same. In scripts, give it\n--endpoint-url, or install 2.13 or later."
+		}
+		return finding{warn, "the AWS CLI is of version " + m[1] + ", which does not read AWS_ENDPOINT_URL", hint}
 	}
 	return good("AWS CLI %s", m[1])
 }

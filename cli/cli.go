@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,6 +39,9 @@ type Roles struct {
 	Down func(ctx context.Context, dataDir string, purge bool, progress func(string)) error
 	// Environment asks a running region, over its private socket, how to reach it.
 	Environment func(ctx context.Context, dataDir string) (Environment, error)
+	// Owner makes a request on the region's private socket: method, path, and a
+	// body that becomes JSON. Whoever calls closes the answer's body.
+	Owner func(ctx context.Context, dataDir, method, path string, in any) (*http.Response, error)
 	// Status looks at the processes of a region.
 	Status func(ctx context.Context, dataDir string) (Status, error)
 
@@ -53,6 +57,7 @@ type UpOptions struct {
 	Listen       string
 	Region       string
 	Account      string
+	Throttle     string // aws, off or a factor; "" as Listen
 	Detach       bool
 	Containerd   string        // address of the machine's containerd; "" runs Berth's own
 	HealthyAfter time.Duration // how long a container without a health check must run to count as healthy
@@ -95,6 +100,10 @@ type Process struct {
 
 // ErrNotRunning says that no region runs on a data directory.
 var ErrNotRunning = errors.New("no region is running")
+
+// ErrRunning says that a region that was to be started detached runs already,
+// as it was to.
+var ErrRunning = errors.New("the region is running already")
 
 // WithHint adds what the user can do to an error.
 func WithHint(err error, hint string) error {
@@ -212,7 +221,7 @@ func (a *app) root() *cobra.Command {
 		a.dataDir = abs
 		return nil
 	}
-	root.AddCommand(a.up(), a.down(), a.env(), a.status(), a.logs(), a.doctor(), a.coverage(), a.version())
+	root.AddCommand(a.up(), a.down(), a.env(), a.account(), a.quota(), a.status(), a.logs(), a.doctor(), a.coverage(), a.version())
 	root.AddCommand(a.hidden()...)
 	return root
 }

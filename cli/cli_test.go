@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,7 +91,15 @@ func TestErrors(t *testing.T) {
 		{"status", 1, []string{"berth: odd", "  do this\n  and that"}},
 		{"up", 1, []string{"address already in use", "--listen 127.0.0.1:4567"}},
 		{"up --listen nowhere", 2, []string{"--listen", "--help"}},
-		{"up --region Mars", 2, []string{"--region"}},
+		{"up --region Mars", 2, []string{"--region", "us-east-1, us-east-2"}},
+		{"up --region xx-nowhere-9", 2, []string{`AWS has no region "xx-nowhere-9"`, "eu-west-1"}},
+		{"up --region us-gov-west-1", 2, []string{"another partition"}},
+		{"up --throttle fast", 2, []string{"--throttle", "aws, off, or a factor"}},
+		{"account create --id 12", 2, []string{"--id", "12 digits"}},
+		{"account delete", 2, []string{"give one account id"}},
+		{"account delete 1234", 2, []string{"12 digits"}},
+		{"quota set ecs/clusters many", 2, []string{"whole number"}},
+		{"quota set ecs/clusters", 2, []string{"a quota and its value"}},
 		{"up --account 12", 2, []string{"12 digits"}},
 		{"up --healthy-after -1s", 2, []string{"--healthy-after"}},
 		{"up --wrong", 2, []string{"unknown flag"}},
@@ -296,6 +305,21 @@ func TestOldCLI(t *testing.T) {
 			t.Errorf("%s: too old is not %v", version, old)
 		}
 	}
+	for path, content := range map[string]string{
+		"debian/lib/python3/dist-packages": "1.22.34", "pip/lib/python3.11/site-packages": "1.45.11",
+	} {
+		prefix := filepath.Join(t.TempDir(), filepath.Dir(filepath.Dir(filepath.Dir(path))))
+		dir := filepath.Join(prefix, strings.TrimPrefix(path, filepath.Dir(filepath.Dir(filepath.Dir(path)))), "awscli")
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "__init__.py"), []byte("x\n__version__ = '"+content+"'\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if v := installedVersion(filepath.Join(prefix, "bin", "aws")); v != content {
+			t.Errorf("%s: version %q, want %s", path, v, content)
+		}
+	}
+	if v := installedVersion("/nowhere/bin/aws"); v != "" {
+		t.Errorf("version %q of nothing", v)
+	}
 	bin := t.TempDir()
 	if err := os.WriteFile(bin+"/aws", []byte("#!/bin/sh\necho \"$@\"\n"), 0o755); err != nil {
 		t.Fatal(err)
@@ -308,5 +332,58 @@ func TestOldCLI(t *testing.T) {
 	}
 	if want := "a b c\n--endpoint-url http://x d\n"; string(got) != want {
 		t.Errorf("the function ran %q, want %q", got, want)
+	}
+}
+
+// A region that runs already is no failure, and is said not to be new.
+func TestUpOfWhatRuns(t *testing.T) {
+	roles := Roles{Environment: environment, Up: func(context.Context, UpOptions) error { return ErrRunning }}
+	code, _, errs := run(t, roles, "up", "--detach", "--throttle", "aws")
+	if os.Geteuid() == 0 && (code != 0 || !strings.Contains(errs, "already running at http://127.0.0.1:4566") || strings.Contains(errs, "is up at")) {
+		t.Errorf("exit status %d:\n%s", code, errs)
+	}
+}
+
+func TestAccountCommands(t *testing.T) {
+	var asked []string
+	answers := map[string]string{
+		"POST /_berth/accounts":                   `{"id":"123456789012","accessKeyId":"AKIA1","secretAccessKey":"s/+"}`,
+		"GET /_berth/accounts":                    `[{"id":"000000000000","createdAt":"2026-11-22T12:00:00Z","first":true,"holds":{"task":2,"vpc":1}}]`,
+		"DELETE /_berth/accounts/123456789012":    "{\"tasks\":2}\n{\"interfaces\":1}\n{\"done\":true}\n",
+		"DELETE /_berth/accounts/210987654321":    "{\"tasks\":2}\n", // and the server ends
+		"GET /_berth/quotas?account=123456789012": `[{"name":"ecs/clusters","value":5,"default":10000,"set":"account"}]`,
+		"PUT /_berth/quotas/ecs/clusters":         `{}`,
+		"DELETE /_berth/quotas":                   `{}`,
+	}
+	roles := Roles{Owner: func(_ context.Context, _, method, path string, in any) (*http.Response, error) {
+		asked = append(asked, method+" "+path)
+		a, ok := answers[method+" "+path]
+		if !ok {
+			return &http.Response{StatusCode: 404, Status: "404 Not Found", Body: io.NopCloser(strings.NewReader(`{"message":"there is no such thing"}`))}, nil
+		}
+		return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(a))}, nil
+	}}
+	for _, x := range []struct {
+		line      string
+		code      int
+		out, errs string
+	}{
+		{"account create", 0, "AKIA1 s/+ 123456789012\n", ""},
+		{"account list", 0, "000000000000  2026-11-22T12:00:00Z  0         2", ""},
+		{"account delete 123456789012", 0, "", "Account 123456789012 is gone"},
+		{"account delete 210987654321", 1, "", "the server went away"},
+		{"account delete 111111111111", 1, "", "there is no such thing"},
+		{"quota list --account 123456789012", 0, "ecs/clusters  5      10000   this account", ""},
+		{"quota set ecs/clusters 7", 0, "", ""},
+		{"quota set ecs/clusterz 7", 1, "", "there is no such thing"},
+		{"quota reset", 0, "", ""},
+	} {
+		code, out, errs := run(t, roles, strings.Fields(x.line)...)
+		if code != x.code || !strings.Contains(out, x.out) || !strings.Contains(errs, x.errs) {
+			t.Errorf("%s: exit status %d\n%s%s", x.line, code, out, errs)
+		}
+	}
+	if len(asked) != 9 {
+		t.Errorf("asked %q", asked)
 	}
 }

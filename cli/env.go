@@ -26,7 +26,7 @@ func (a *app) env() *cobra.Command {
 			} {
 				a.out.printf("export %s=%s\n", v[0], shellQuote(v[1]))
 			}
-			if _, old := ignoresEndpoint(debianCLI); old {
+			if _, old := ignoresEndpoint(); old {
 				a.out.printf("%s\n", endpointFunction)
 			}
 			return nil

@@ -26,6 +26,9 @@ func (a *app) status() *cobra.Command {
 				return a.needRoot(err, "status")
 			}
 			env, envErr := a.roles.Environment(c.Context(), a.dataDir)
+			if errors.Is(envErr, os.ErrPermission) && os.Geteuid() != 0 {
+				return a.needRoot(envErr, "status")
+			}
 			if envErr == nil {
 				a.out.printf("Region %s, account %s, at %s, data in %s\n\n", a.out.bold(env.Region), env.Account, a.out.bold(env.Endpoint), a.dataDir)
 			}
@@ -109,7 +112,7 @@ func client(env Environment, service string) *wire.Client {
 // needRoot is a hint for what only the owner of the region may see.
 func (a *app) needRoot(err error, line string) error {
 	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
-		return WithHint(err, "sudo "+a.command(line))
+		return WithHint(errors.New("only the owner of the region may ask it that"), "sudo "+a.command(line))
 	}
 	return err
 }

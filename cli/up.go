@@ -6,6 +6,9 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +16,7 @@ import (
 
 func (a *app) up() *cobra.Command {
 	var o UpOptions
-	var listen, region, account string
+	var listen, region, account, throttle string
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start a region on this machine",
@@ -31,6 +34,7 @@ func (a *app) up() *cobra.Command {
 				{"listen", listen, &o.Listen, checkListen},
 				{"region", region, &o.Region, checkRegion},
 				{"account", account, &o.Account, checkAccount},
+				{"throttle", throttle, &o.Throttle, checkThrottle},
 			} {
 				if !flags.Changed(f.name) {
 					continue
@@ -50,10 +54,13 @@ func (a *app) up() *cobra.Command {
 			o.Progress = a.err.progress()
 			start := time.Now()
 			o.Ready = func() { a.ready(c, time.Since(start), false) }
-			if err := a.roles.Up(c.Context(), o); err != nil {
+			err := a.roles.Up(c.Context(), o)
+			switch {
+			case errors.Is(err, ErrRunning):
+				a.running(c)
+			case err != nil:
 				return a.explain(err)
-			}
-			if o.Detach {
+			case o.Detach:
 				a.ready(c, time.Since(start), true)
 			}
 			return nil
@@ -64,6 +71,7 @@ func (a *app) up() *cobra.Command {
 	f.StringVar(&listen, "listen", DefaultListen, "address and port of the API, HTTP and HTTPS alike")
 	f.StringVar(&region, "region", DefaultRegion, "name of the region")
 	f.StringVar(&account, "account", DefaultAccount, "id of the account")
+	f.StringVar(&throttle, "throttle", "100", "how often an account may call: aws for what AWS allows, a factor of that, or off")
 	f.StringVar(&o.Containerd, "containerd", "", "use the machine's containerd at this address instead of Berth's own")
 	f.DurationVar(&o.HealthyAfter, "healthy-after", DefaultHealthyAfter, "how long a container without a health check must run to count as healthy")
 	return c
@@ -86,6 +94,16 @@ func (a *app) ready(c *cobra.Command, took time.Duration, detached bool) {
 	} else {
 		a.err.printf("Interrupt stops it.\n")
 	}
+}
+
+// running says that there was nothing to start.
+func (a *app) running(c *cobra.Command) {
+	where := "on " + a.dataDir
+	if env, err := a.roles.Environment(c.Context(), a.dataDir); err == nil {
+		where = "at " + a.err.bold(env.Endpoint)
+	}
+	a.err.printf("%s The region is already running %s; nothing was changed.\n%s shows it, %s stops it.\n",
+		a.err.green("✓"), where, a.command("status"), a.command("down"))
 }
 
 // explain adds a hint to what usually goes wrong at the start.
@@ -144,12 +162,31 @@ func checkListen(s string) error {
 	return nil
 }
 
-// A region's name is part of ARNs, host names and signatures.
-var regionName = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
+// regions are those of AWS's partition aws. Tools look a region up in lists of
+// their own, and refuse or misroute what is in none.
+var regions = []string{
+	"us-east-1", "us-east-2", "us-west-1", "us-west-2", "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2",
+	"ap-northeast-3", "ap-south-1", "ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5",
+	"ap-southeast-6", "ap-southeast-7", "ca-central-1", "ca-west-1", "eu-central-1", "eu-central-2", "eu-north-1", "eu-south-1", "eu-south-2",
+	"eu-west-1", "eu-west-2", "eu-west-3", "il-central-1", "me-central-1", "me-south-1", "mx-central-1", "sa-east-1",
+}
 
 func checkRegion(s string) error {
-	if !regionName.MatchString(s) {
-		return fmt.Errorf("%q is not like us-east-1", s)
+	if slices.Contains(regions, s) {
+		return nil
+	}
+	if strings.HasPrefix(s, "us-gov-") || strings.HasPrefix(s, "cn-") {
+		return fmt.Errorf("%q is of another partition: Berth's names all begin with arn:aws:", s)
+	}
+	return fmt.Errorf("AWS has no region %q; it has %s", s, strings.Join(regions, ", "))
+}
+
+func checkThrottle(s string) error {
+	if s == "aws" || s == "off" {
+		return nil
+	}
+	if f, err := strconv.ParseFloat(s, 64); err != nil || !(f >= 0.01 && f <= 1e6) {
+		return fmt.Errorf("%q is not aws, off, or a factor from 0.01 to 1000000", s)
 	}
 	return nil
 }

@@ -50,6 +50,25 @@ func Delete[T any](p *Plan, t *store.Table[T], key string, old *T) {
 	p.Changes = append(p.Changes, put[T]{t, key, old, nil})
 }
 
+// DeleteRow adds the removal of a row of any table.
+func DeleteRow(p *Plan, t store.AnyTable, key string, old any) {
+	p.Changes = append(p.Changes, deleteRow{t, key, old})
+}
+
+type deleteRow struct {
+	t   store.AnyTable
+	key string
+	old any
+}
+
+func (c deleteRow) apply(tx *store.Tx) error {
+	if store.Row(tx, c.t, c.key) != c.old {
+		return errStale
+	}
+	store.DeleteRow(tx, c.t, c.key)
+	return nil
+}
+
 // WakeAt asks for a plan at t, or at an earlier time already asked for.
 func (p *Plan) WakeAt(t time.Time) {
 	if p.Wake.IsZero() || t.Before(p.Wake) {

@@ -128,6 +128,9 @@ func (g *Registry) caller(r store.Reader, sealed string) (*auth.Caller, error) {
 	if s := c.Session; s != nil {
 		s.IssuedAt, s.ExpiresAt = time.Unix(s.Issued, 0).UTC(), time.Unix(s.Expires, 0).UTC()
 	}
+	if !auth.Open(r, c.Account) {
+		return nil, errInvalid
+	}
 	switch c.Kind {
 	case auth.RootUser:
 		return c, nil

@@ -41,6 +41,14 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	w := &world{t: t, db: store.OpenMemory(), dir: t.TempDir()}
 	w.open()
+	if err := w.db.Update(t.Context(), func(tx *store.Tx) error {
+		for _, id := range []string{account, other} {
+			state.Accounts.Put(tx, &state.Account{ID: id})
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := w.db.Close(); err != nil {
 			t.Error(err)

@@ -9,13 +9,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/service/throttle"
 	"github.com/berth-run/berth/store"
 )
 
@@ -46,6 +47,14 @@ type Config struct {
 	Handlers map[string]http.Handler
 	Log      *slog.Logger     // nil: nothing is logged
 	Clock    func() time.Time // nil: time.Now
+	// Throttle says how often an account may call; nil: as often as it likes.
+	Throttle *throttle.Limiter
+	// Exempt are callers that are not counted: the region's own machines.
+	Exempt func(*auth.Caller) bool
+	// HeaderTime is how long a client may take to send a request's header. 0: 20 seconds.
+	HeaderTime time.Duration
+	// BodyBytes is how much the bodies of all requests under way may be together. 0: 256 MiB.
+	BodyBytes int64
 	// BodyTime is how long a client may take to send a request's body. 0: a minute.
 	BodyTime time.Duration
 }
@@ -55,7 +64,10 @@ type Door struct {
 	cfg      Config
 	router   *wire.Router
 	services map[*wire.Service]*Registration
+	signing  map[string]bool // the services' names in signatures
+	targets  map[string]bool // and in X-Amz-Target
 	servers  servers
+	bodies   atomic.Int64 // bytes of requests under way
 }
 
 // Time limits of a request to the API.
@@ -79,10 +91,16 @@ func New(cfg Config) (*Door, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	if cfg.HeaderTime == 0 {
+		cfg.HeaderTime = headerTime
+	}
+	if cfg.BodyBytes == 0 {
+		cfg.BodyBytes = maxBodies
+	}
 	if cfg.BodyTime == 0 {
 		cfg.BodyTime = bodyTime
 	}
-	d := &Door{cfg: cfg, services: map[*wire.Service]*Registration{}}
+	d := &Door{cfg: cfg, services: map[*wire.Service]*Registration{}, signing: map[string]bool{}, targets: map[string]bool{}}
 	d.cfg.Services = append([]Registration(nil), cfg.Services...)
 	var all []*wire.Service
 	for i := range d.cfg.Services {
@@ -96,6 +114,10 @@ func New(cfg Config) (*Door, error) {
 			}
 		}
 		d.services[r.Service] = r
+		d.signing[r.SigningName] = true
+		if r.TargetPrefix != "" {
+			d.targets[r.TargetPrefix] = true
+		}
 		all = append(all, r.Service)
 	}
 	d.router = wire.NewRouter(all...)
@@ -141,19 +163,44 @@ type exchange struct {
 	call   *wire.Call
 	caller *auth.Caller
 	start  time.Time
+
+	retryAfter string // header of the answer, "" for none
 }
 
 func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{id: newRequestID(), start: time.Now()}
-	body, err := readBody(r)
+	if len(r.TransferEncoding) > 0 {
+		// What follows a chunked body is never taken for another request: whoever
+		// stands between may see the body end elsewhere.
+		w.Header().Set("Connection", "close")
+	}
+	err := checkHeaders(r)
+	var body []byte
+	if err == nil {
+		var release func()
+		body, release, err = d.readBody(r)
+		defer release()
+	}
+	if err != nil {
+		w.Header().Set("Connection", "close") // what is left of the body is not worth reading
+	}
 	var routeErr error
 	x.call, routeErr = d.router.Route(r, body)
+	if routeErr != nil && err == nil {
+		if s := d.foreign(r); s != nil {
+			d.log(r.Context(), x, s.error(), s.answer(w, x.id))
+			return
+		}
+	}
 	var out any
 	if err == nil {
 		err = routeErr
 	}
 	if err == nil {
 		out, err = d.answer(r, body, x)
+	}
+	if x.retryAfter != "" {
+		w.Header().Set("Retry-After", x.retryAfter)
 	}
 	var encodeErr error
 	if err == nil {
@@ -162,19 +209,6 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 		encodeErr = x.call.EncodeError(w, x.id, err)
 	}
 	d.log(r.Context(), x, err, encodeErr)
-}
-
-// readBody reads a request's body. A client that does not send what it
-// announced is at fault itself.
-func readBody(r *http.Request) ([]byte, error) {
-	body, err := wire.ReadBody(r)
-	if _, told := errors.AsType[wire.Error](err); err == nil || told {
-		return body, err
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, wire.NewError(http.StatusRequestTimeout, "RequestTimeout", "Your socket connection to the server was not read from or written to within the timeout period.")
-	}
-	return nil, wire.NewError(http.StatusBadRequest, "IncompleteBody", "The request body ended before the number of bytes that its header announces.")
 }
 
 // answer does what the request asks, if its caller may. A panic of a handler
@@ -200,9 +234,16 @@ func (d *Door) answer(r *http.Request, body []byte, x *exchange) (out any, err e
 			return nil, err
 		}
 	}
+	if c := x.caller; c != nil && d.cfg.Throttle != nil && (d.cfg.Exempt == nil || !d.cfg.Exempt(c)) {
+		if wait, ok := d.cfg.Throttle.Take(c.Account, call.Service.Name, call.Operation.Name); !ok {
+			refusal, after := throttle.Error(call.Service.Description, wait)
+			x.retryAfter = after
+			return nil, refusal
+		}
+	}
 	ctx := auth.WithRequest(r.Context(), d.request(r, x))
 	if x.caller != nil {
-		ctx = auth.WithCaller(ctx, x.caller)
+		ctx = store.WithCondition(auth.WithCaller(ctx, x.caller), open(x.caller, call))
 	}
 	in, err := call.Decode()
 	if err != nil {
@@ -220,6 +261,17 @@ func (d *Door) answer(r *http.Request, body []byte, x *exchange) (out any, err e
 		return nil, wire.NewError(http.StatusPreconditionFailed, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 	}
 	return call.Invoke(ctx, in)
+}
+
+// open lets a call write only while its account is open: of a request that was
+// under way when its account was closed, nothing stays.
+func open(c *auth.Caller, call *wire.Call) func(*store.Tx) error {
+	return func(tx *store.Tx) error {
+		if auth.Open(tx, c.Account) {
+			return nil
+		}
+		return (&auth.Failure{Kind: auth.UnknownKey, Message: "The security token included in the request is invalid."}).In(call.Protocol)
+	}
 }
 
 // Checks are what the caller must be allowed for the operation.

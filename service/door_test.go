@@ -85,6 +85,11 @@ func (panicking) DescribeClusters(context.Context, *awsecs.DescribeClustersInput
 
 func start(t testing.TB, handlers map[string]http.Handler) *testRegion {
 	t.Helper()
+	return startWith(t, func(c *service.Config) { c.Handlers = handlers })
+}
+
+func startWith(t testing.TB, change func(*service.Config)) *testRegion {
+	t.Helper()
 	r := &testRegion{t: t, db: store.OpenMemory(), log: &lockedBuffer{}, now: time.Now()}
 	t.Cleanup(func() { r.db.Close() })
 	var err error
@@ -98,16 +103,17 @@ func start(t testing.TB, handlers map[string]http.Handler) *testRegion {
 	authorizer := &auth.Authorizer{Sessions: r.sessions}
 	iamAPI := iam.New(iam.Config{DB: r.db})
 	stsAPI := sts.New(sts.Config{DB: r.db, Sessions: r.sessions, Authorizer: authorizer, Clock: clock})
-	r.door, err = service.New(service.Config{DB: r.db, Region: region, Authorizer: authorizer,
+	config := service.Config{DB: r.db, Region: region, Authorizer: authorizer,
 		Verifier: &auth.Verifier{Sessions: r.sessions, Region: region, Clock: clock},
-		Log:      slog.New(slog.NewJSONHandler(r.log, nil)), Handlers: handlers, BodyTime: bodyTime,
+		Log:      slog.New(slog.NewJSONHandler(r.log, nil)), BodyTime: bodyTime,
 		Services: []service.Registration{
 			{Service: awsiam.NewService(iamAPI), Authorize: iamAPI.Authorize()},
 			{Service: awssts.NewService(stsAPI), Authorize: stsAPI.Authorize()},
 			{Service: awsecs.NewService(panicking{})},
 			{Service: awsec2.NewService(awsec2.Unimplemented{})},
-		}})
-	if err != nil {
+		}}
+	change(&config)
+	if r.door, err = service.New(config); err != nil {
 		t.Fatal(err)
 	}
 	if r.ca, err = service.OpenAuthority(t.TempDir(), time.Now()); err != nil {

@@ -35,7 +35,7 @@ type servers struct {
 func (d *Door) Serve(l net.Listener, secure *tls.Config) error {
 	srv := &http.Server{
 		Handler:           d,
-		ReadHeaderTimeout: headerTime,
+		ReadHeaderTimeout: d.cfg.HeaderTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),

@@ -210,6 +210,7 @@ const (
 // UpdateRev is Update that also returns the revision of the commit; if fn wrote nothing, that of
 // the state it read.
 func (db *DB) UpdateRev(ctx context.Context, fn func(tx *Tx) error) (int64, error) {
+	fn = conditioned(ctx, fn)
 	for lost := 0; ; {
 		rev, err := db.attempt(ctx, nil, fn, lost >= giveWay)
 		switch {
@@ -229,6 +230,7 @@ func (db *DB) UpdateRev(ctx context.Context, fn func(tx *Tx) error) (int64, erro
 // UpdateFrom is Update on the snapshot that a decision was made from. If anything that fn gets or
 // writes by key has changed since, nothing is written and it returns ErrConflict.
 func (db *DB) UpdateFrom(ctx context.Context, snap *Snapshot, fn func(tx *Tx) error) (int64, error) {
+	fn = conditioned(ctx, fn)
 	for {
 		rev, err := db.attempt(ctx, snap.s, fn, false)
 		switch {

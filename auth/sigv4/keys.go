@@ -3,6 +3,7 @@ package sigv4
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"strings"
 	"sync"
 )
 
@@ -52,6 +53,7 @@ func (k *Keys) get(secret, date, region, service string) [sha256.Size]byte {
 	if k.now == nil || len(k.now) >= perGeneration {
 		k.old, k.now = k.now, make(map[derived][sha256.Size]byte)
 	}
-	k.now[id] = key
+	// Copies: the parts of a header would keep all of it.
+	k.now[derived{secret, strings.Clone(date), strings.Clone(region), strings.Clone(service)}] = key
 	return key
 }

@@ -22,6 +22,9 @@ const Skew = 5 * time.Minute
 // maxExpires is the longest a presigned request may be good for.
 const maxExpires = 7 * 24 * time.Hour
 
+// maxScope bounds the names in a credential scope, which are remembered.
+const maxScope = 64
+
 // Problem is a kind of failure. Services name the same problem differently.
 type Problem int
 
@@ -174,7 +177,7 @@ func parseQuery(q map[string][]string) (*Signature, error) {
 }
 
 func parseParts(credential, signed, signature, stamp string) (*Signature, error) {
-	part := strings.Split(credential, "/")
+	part := strings.SplitN(credential, "/", 6) // one more than is right tells as much as thousands
 	if len(part) != 5 {
 		return nil, incomplete("Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '" + printable(credential) + "'")
 	}
@@ -193,9 +196,16 @@ func parseParts(credential, signed, signature, stamp string) (*Signature, error)
 	if s.signature, err = hex.DecodeString(signature); err != nil || len(s.signature) != sha256.Size {
 		return nil, invalid(mismatch)
 	}
+	if len(s.Region) > maxScope || len(s.Service) > maxScope {
+		return nil, invalid(mismatch)
+	}
 	s.headers = strings.Split(signed, ";")
 	if !slices.IsSorted(s.headers) {
 		return nil, incomplete("SignedHeaders must be sorted.")
+	}
+	if len(slices.Compact(slices.Clone(s.headers))) < len(s.headers) {
+		// Each naming would put the header's value into what is hashed once more.
+		return nil, incomplete("SignedHeaders must name each header once.")
 	}
 	if !slices.Contains(s.headers, "host") {
 		return nil, invalid("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")

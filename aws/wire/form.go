@@ -25,11 +25,12 @@ type formNode struct {
 const (
 	maxParams  = 20000 // AWS's own bodies are far below
 	maxFormKey = 1000
+	maxNodes   = 3 * maxParams // parts of names: each is a map
 )
 
 // parseForm reads a form body or URL query. Of a repeated name the last wins.
 func parseForm(raw string, into *formNode) error {
-	count := 0
+	count, nodes := 0, 0
 	for pair := range strings.SplitSeq(raw, "&") {
 		if pair == "" {
 			continue
@@ -53,7 +54,13 @@ func parseForm(raw string, into *formNode) error {
 		}
 		n := into
 		for part := range strings.SplitSeq(name, ".") {
+			if n.kids[part] == nil {
+				nodes++
+			}
 			n = n.make(part)
+		}
+		if nodes > maxNodes {
+			return malformedForm("The request has too many parameters.")
 		}
 		n.value, n.set = value, true
 	}

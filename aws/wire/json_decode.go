@@ -41,9 +41,22 @@ func serialization(format string, args ...any) *APIError {
 }
 
 type jsonDecoder struct {
-	data  []byte
-	pos   int
-	depth int
+	data   []byte
+	pos    int
+	depth  int
+	values int // members and elements so far
+}
+
+// maxValues bounds the members and elements of a document, whatever they are
+// nested in: each costs many times the memory that it has in the text. AWS's
+// longest list is one of 10,000 log events.
+const maxValues = 60_000
+
+func (d *jsonDecoder) count() error {
+	if d.values++; d.values > maxValues {
+		return serialization("The document has too many members and elements")
+	}
+	return nil
 }
 
 func (d *jsonDecoder) space() {
@@ -339,6 +352,9 @@ func (d *jsonDecoder) object(member func(key []byte) error) error {
 			return d.syntax()
 		}
 		d.pos++
+		if err := d.count(); err != nil {
+			return err
+		}
 		if err := member(key); err != nil {
 			return err
 		}
@@ -366,6 +382,9 @@ func (d *jsonDecoder) array(element func() error) error {
 		return nil
 	}
 	for {
+		if err := d.count(); err != nil {
+			return err
+		}
 		if err := element(); err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -12,22 +11,6 @@ import (
 // MaxBody bounds a request's body. ECR's UploadLayerPart is the largest that
 // AWS takes: 20 MB of layer, in base64.
 const MaxBody = 32 << 20
-
-// ReadBody reads the body of r, up to MaxBody.
-func ReadBody(r *http.Request) ([]byte, error) {
-	if r.Body == nil {
-		return nil, nil
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
-	if err != nil {
-		return nil, fmt.Errorf("read request body: %w", err)
-	}
-	if len(body) > MaxBody {
-		return nil, NewError(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge",
-			fmt.Sprintf("Your request body is larger than %d bytes.", MaxBody))
-	}
-	return body, nil
-}
 
 // A Router finds the service and operation that a request means. It is
 // immutable and safe for concurrent use.
@@ -219,6 +202,9 @@ func (r *Router) queryService(action, version, signing string) *Service {
 	return nil
 }
 
+// maxScope is longer than any credential scope.
+const maxScope = 1024
+
 // SigningName is the service that the request's credential scope names, or "".
 // It is what the caller claims: nothing is verified here.
 func SigningName(req *http.Request) string {
@@ -229,6 +215,9 @@ func SigningName(req *http.Request) string {
 		if q, err := url.ParseQuery(req.URL.RawQuery); err == nil {
 			scope = q.Get("X-Amz-Credential")
 		}
+	}
+	if len(scope) > maxScope {
+		return ""
 	}
 	parts := strings.Split(strings.TrimSpace(scope), "/")
 	if len(parts) < 5 {

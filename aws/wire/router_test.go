@@ -189,14 +189,6 @@ func TestUnimplemented(t *testing.T) {
 	}
 }
 
-func TestReadBody(t *testing.T) {
-	req := httptest.NewRequest("POST", "/", zeros{})
-	req.ContentLength = -1
-	if _, err := wire.ReadBody(req); wire.Code(err) != "RequestEntityTooLarge" {
-		t.Errorf("an endless body: %v", err)
-	}
-}
-
 // zeros is an endless body.
 type zeros struct{}
 

@@ -279,6 +279,7 @@ func serve(dir string) error {
 	}
 	const account = "000000000000"
 	err = db.Update(ctx, func(tx *store.Tx) error {
+		state.Accounts.Put(tx, &state.Account{ID: account})
 		state.Repositories.Put(tx, &state.Repository{Account: account, Name: "app", ARN: reg.RepositoryARN(account, "app"), TagMutability: "MUTABLE"})
 		return nil
 	})

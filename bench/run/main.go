@@ -67,10 +67,12 @@ func bench(ctx context.Context, berth string, n, atOnce int, withBare, withDocke
 		return err
 	}
 	r, err := lab.Up(ctx, lab.Options{Binary: berth, Dir: filepath.Join(dir, "region")})
+	if r != nil { // even if it did not come up, or was interrupted while it did
+		defer func() { err = errors.Join(err, r.Down(context.WithoutCancel(ctx), true)) }()
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.Down(context.WithoutCancel(ctx), true)) }()
 	ours, err := newRegion(ctx, r, img)
 	if err != nil {
 		return err

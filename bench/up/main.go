@@ -50,11 +50,17 @@ func bench(ctx context.Context, berth string, n int, idle time.Duration) (err er
 	if berth, err = filepath.Abs(berth); err != nil {
 		return err
 	}
+	// Whatever goes wrong, an interrupt included, nothing of a region stays.
+	var r *lab.Region
+	defer func() {
+		if err != nil && r != nil {
+			err = errors.Join(err, r.Down(context.WithoutCancel(ctx), true))
+		}
+	}()
 	var fresh, again []time.Duration
 	for i := range n {
 		o := lab.Options{Binary: berth, Dir: filepath.Join(dir, fmt.Sprint(i))}
-		r, err := lab.Up(ctx, o) // also finds a port, and the keys for the call
-		if err != nil {
+		if r, err = lab.Up(ctx, o); err != nil { // also finds a port, and the keys for the call
 			return err
 		}
 		if err := r.Down(ctx, false); err != nil {
@@ -62,7 +68,7 @@ func bench(ctx context.Context, berth string, n int, idle time.Duration) (err er
 		}
 		d, err := start(ctx, r)
 		if err != nil {
-			return errors.Join(err, r.Down(ctx, true))
+			return err
 		}
 		again = append(again, d)
 		if err := r.Down(ctx, true); err != nil {
@@ -71,7 +77,7 @@ func bench(ctx context.Context, berth string, n int, idle time.Duration) (err er
 		// The same without data. Its keys are other ones, so the call is
 		// refused; but it is answered.
 		if d, err = start(ctx, r); err != nil {
-			return errors.Join(err, r.Down(ctx, true))
+			return err
 		}
 		fresh = append(fresh, d)
 		if i < n-1 {

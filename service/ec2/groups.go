@@ -17,8 +17,6 @@ import (
 
 // Limits of facts: networking, security groups.
 const (
-	maxRules              = 60 // per group, direction and address family
-	maxGroups             = 2500
 	maxGroupsPerInterface = 5
 )
 
@@ -70,7 +68,7 @@ func (e *EC2) CreateSecurityGroup(ctx context.Context, in *api.CreateSecurityGro
 		for range state.SecurityGroups.By(tx, "account", account) {
 			n++
 		}
-		if n >= maxGroups {
+		if n >= state.Limit(tx, account, "vpc/security-groups") {
 			return bad("SecurityGroupLimitExceeded", "The maximum number of security groups has been reached.")
 		}
 		// The name's own row makes it unique against a caller at the same moment.
@@ -480,7 +478,7 @@ func (e *EC2) authorize(ctx context.Context, id, name *string, q grant, specs []
 					n++
 				}
 			}
-			if n > maxRules {
+			if n > state.Limit(tx, g.Account, "vpc/rules-per-security-group") {
 				return bad("RulesPerSecurityGroupLimitExceeded", "The maximum number of rules per security group has been reached.")
 			}
 		}

@@ -45,6 +45,12 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, az: &auth.Authorizer{Sessions: sessions}}
 	db := store.OpenMemory()
 	t.Cleanup(func() { db.Close() })
+	if err := db.Update(t.Context(), func(tx *store.Tx) error {
+		state.Accounts.Put(tx, &state.Account{ID: account})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	reg, err := registry.New(t.Context(), registry.Config{Dir: t.TempDir(), DB: db, Region: "us-east-1", Authorizer: w.az, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	api "github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/store"
@@ -14,20 +15,25 @@ import (
 func (e *ECS) Bootstrap(ctx context.Context) error {
 	now := e.now()
 	err := e.update(ctx, func(tx *store.Tx) error {
-		arn := e.arn(e.cfg.Account, "cluster/"+DefaultCluster)
-		if state.Clusters.Has(tx, arn) {
-			return nil
-		}
-		state.Clusters.Put(tx, &state.Cluster{
-			ARN: arn, Account: e.cfg.Account, Name: DefaultCluster, Status: statusActive,
-			Settings: clusterSettings(tx, e.cfg.Account, ""), CreatedAt: now,
-		})
+		e.Furnish(tx, e.cfg.Account, now)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("create the default cluster: %w", err)
 	}
 	return nil
+}
+
+// Furnish makes what a new account has, as a part of the transaction that makes the account.
+func (e *ECS) Furnish(tx *store.Tx, account string, now time.Time) {
+	arn := e.arn(account, "cluster/"+DefaultCluster)
+	if state.Clusters.Has(tx, arn) {
+		return
+	}
+	state.Clusters.Put(tx, &state.Cluster{
+		ARN: arn, Account: account, Name: DefaultCluster, Status: statusActive,
+		Settings: clusterSettings(tx, account, ""), CreatedAt: now,
+	})
 }
 
 // clusterSettings are the settings of a cluster that asks for none.

@@ -24,6 +24,15 @@ const nodeTrust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Princ
 
 const nodePolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ecs:DiscoverPollEndpoint","ecs:Poll","ecs:RegisterContainerInstance","ecs:StartTelemetrySession","ecs:Submit*","ecs:UpdateContainerInstancesState","ecs:ListTagsForResource"],"Resource":"*"}]}`
 
+// Furnish gives a new account its row and the access key of its root user.
+func Furnish(tx *store.Tx, account string, now time.Time) RootKey {
+	now = now.UTC().Truncate(time.Second)
+	k := &state.AccessKey{ID: auth.NewKeyID(auth.PrefixAccessKey, account), Account: account, Secret: auth.NewSecret(), Active: true, CreatedAt: now}
+	state.Accounts.Put(tx, &state.Account{ID: account, CreatedAt: now})
+	state.AccessKeys.Put(tx, k)
+	return RootKey{k.ID, k.Secret}
+}
+
 // A RootKey is the access key of an account's root user.
 type RootKey struct{ AccessKeyID, Secret string }
 

@@ -13,10 +13,20 @@ type Account struct {
 	ID        string // 12 digits
 	Alias     string
 	CreatedAt time.Time
+	ClosingAt time.Time // since when nobody may do anything in it and all of it goes; zero while it is open
 }
 
-// Accounts is keyed by id.
-var Accounts = store.NewTable("account", func(a *Account) string { return a.ID })
+// Closing reports whether the account is on its way out.
+func (a *Account) Closing() bool { return !a.ClosingAt.IsZero() }
+
+// Accounts is keyed by id; index "closing" has those that are on their way out, under "".
+var Accounts = store.NewTable("account", func(a *Account) string { return a.ID },
+	store.Index("closing", func(a *Account) []string {
+		if !a.Closing() {
+			return nil
+		}
+		return []string{""}
+	}))
 
 // IAMKey is the key of a named IAM entity. Names that differ only in case are
 // one name to IAM.

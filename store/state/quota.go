@@ -65,6 +65,8 @@ var quotaDefaults = map[string]int{
 	"iam/user-policy-size":                2_048,
 	"iam/group-policy-size":               5_120,
 	"iam/role-policy-size":                10_240,
+	"vpc/security-groups":                 2_500,
+	"vpc/rules-per-security-group":        60, // per direction and address family
 }
 
 // QuotaNames are all quotas there are, sorted.

@@ -48,7 +48,8 @@ var rules = []struct {
 	{"store/state", []string{"store", "aws/..."}},
 
 	// WHAT. Services meet in the store alone; ECR is the face of the registry.
-	{"service", []string{"auth/...", "aws/wire", "store/..."}},
+	{"service", []string{"auth/...", "aws/wire", "store/...", "service/throttle"}},
+	{"service/throttle", []string{"aws/wire"}},
 	{"service/page", nil},
 	{"service/logs/journal", nil},
 	{"service/logs", []string{"service", "service/page", "service/logs/...", "auth/...", "aws/...", "store/..."}},

@@ -102,6 +102,12 @@ func newWorld(ctx context.Context, o lab.Options) (*world, error) {
 	if err != nil {
 		return w, err
 	}
+	return w, w.furnish(ctx)
+}
+
+// furnish makes what tests need in the account of the world's identity.
+func (w *world) furnish(ctx context.Context) error {
+	r := w.Region
 	var repo ecr.CreateRepositoryOutput
 	var group ec2.CreateSecurityGroupOutput
 	var role, exec iam.CreateRoleOutput
@@ -124,7 +130,7 @@ func newWorld(ctx context.Context, o lab.Options) (*world, error) {
 		{lab.ECS, "CreateCluster", &ecs.CreateClusterInput{ClusterName: new("default")}, nil},
 	} {
 		if err := r.Root.Call(ctx, c.svc, c.op, c.in, c.out); err != nil {
-			return w, err
+			return err
 		}
 	}
 	w.open, w.role, w.exec = *group.GroupId, *role.Role.Arn, *exec.Role.Arn
@@ -132,13 +138,13 @@ func newWorld(ctx context.Context, o lab.Options) (*world, error) {
 	for _, s := range subnets.Subnets {
 		w.subnets, w.vpc = append(w.subnets, *s.SubnetId), *s.VpcId
 	}
-	_, err = lab.Do[ec2.AuthorizeSecurityGroupIngressOutput](ctx, r.Root, lab.EC2, "AuthorizeSecurityGroupIngress",
+	_, err := lab.Do[ec2.AuthorizeSecurityGroupIngressOutput](ctx, r.Root, lab.EC2, "AuthorizeSecurityGroupIngress",
 		&ec2.AuthorizeSecurityGroupIngressInput{GroupId: &w.open, IpPermissions: []ec2.IpPermission{{IpProtocol: new("-1"), IpRanges: []ec2.IpRange{{CidrIp: new("0.0.0.0/0")}}}}})
 	if err != nil {
-		return w, err
+		return err
 	}
 	w.image = *repo.Repository.RepositoryUri + ":1"
-	return w, w.push(ctx, "box:1", image)
+	return w.push(ctx, "box:1", image)
 }
 
 func (w *world) push(ctx context.Context, ref string, img v1.Image) error {

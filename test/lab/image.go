@@ -23,7 +23,7 @@ func Box(ctx context.Context, env ...string) (v1.Image, error) {
 // RegistryHost is where docker would log in to push to the account's registry.
 func (r *Region) RegistryHost() string {
 	_, port, _ := strings.Cut(r.Listen, ":")
-	return fmt.Sprintf("%s.dkr.ecr.%s.localhost:%s", Account, r.Name, port)
+	return fmt.Sprintf("%s.dkr.ecr.%s.localhost:%s", r.Account, r.Name, port)
 }
 
 // Push pushes img to a repository of the region's registry, with the password

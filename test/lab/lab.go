@@ -46,9 +46,10 @@ type Region struct {
 	Options
 	Root     Identity // the account's root user
 	Endpoint string
+	Account  string // of Root
 }
 
-// Account is every lab region's account.
+// Account is every lab region's first account.
 const Account = "000000000000"
 
 // Up starts a region with `berth up --detach`, or starts it again.
@@ -86,6 +87,7 @@ func (r *Region) Up(ctx context.Context) error {
 		}
 	}
 	r.Endpoint = env["AWS_ENDPOINT_URL"]
+	r.Account = Account
 	r.Root = Identity{Region: r, AccessKeyID: env["AWS_ACCESS_KEY_ID"], Secret: env["AWS_SECRET_ACCESS_KEY"]}
 	return nil
 }
