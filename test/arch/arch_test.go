@@ -46,6 +46,7 @@ var rules = []struct {
 	// TRUTH: nothing of ours above it.
 	{"store", nil},
 	{"store/state", []string{"store", "aws/..."}},
+	{"store/state/query", nil},
 
 	// WHAT. Services meet in the store alone; ECR is the face of the registry.
 	{"service", []string{"auth/...", "aws/wire", "store/..."}},
