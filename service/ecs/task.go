@@ -27,8 +27,6 @@ func checkRun(in *api.RunTaskInput) error {
 		return invalid("count must be between 1 and %d.", maxCount)
 	case in.LaunchType != "" && len(in.CapacityProviderStrategy) > 0:
 		return invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
-	case len(in.CapacityProviderStrategy) > 0:
-		return unsupported("capacityProviderStrategy")
 	case len(in.VolumeConfigurations) > 0:
 		return unsupported("volumeConfigurations")
 	case in.LaunchType == api.LaunchTypeManagedInstances:
@@ -67,11 +65,6 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 	if err := checkRun(in); err != nil {
 		return nil, err
 	}
-	launch := string(cmp.Or(in.LaunchType, api.LaunchTypeEc2)) // no cluster has a default strategy
-	platform, err := resolvePlatform(in.PlatformVersion, launch)
-	if err != nil {
-		return nil, err
-	}
 	count := 1
 	if in.Count != nil {
 		count = int(*in.Count)
@@ -81,6 +74,15 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 	return out, e.update(ctx, func(tx *store.Tx) error {
 		out.Tasks, out.Failures = []api.Task{}, []api.Failure{}
 		cluster, err := e.activeCluster(tx, caller.Account, in.Cluster)
+		if err != nil {
+			return err
+		}
+		on, err := e.compute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy)
+		if err != nil {
+			return err
+		}
+		launch := on.launch
+		platform, err := resolvePlatform(in.PlatformVersion, launch)
 		if err != nil {
 			return err
 		}
@@ -105,8 +107,8 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 		if val(in.EnableExecuteCommand) && first(overrides.TaskRoleArn, td.Doc.TaskRoleArn) == nil {
 			return invalid("The task couldn't be started because a valid taskRoleArn is not being used. Specify a valid task role in your task definition and try again.")
 		}
-		if launch != string(api.LaunchTypeFargate) {
-			return invalid("No Container Instances were found in your cluster.")
+		if err := on.available(tx, cluster); err != nil {
+			return err
 		}
 		if len(in.PlacementConstraints) > 0 {
 			return invalid("Placement constraints are not supported with FARGATE launch type.")
@@ -135,8 +137,8 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 			spec.Tags = mergeTags(spec.Tags, []state.Tag{{Key: tagClusterName, Value: cluster.Name}})
 		}
 		tasks := make([]*state.Task, count)
-		for i := range tasks {
-			spec.ID = e.cfg.NewID()
+		for i, provider := range on.spread(count) {
+			spec.ID, spec.CapacityProvider = e.cfg.NewID(), provider
 			tasks[i] = state.NewTask(spec)
 		}
 		earlier, err := sameToken(tx, tasks, now)
@@ -320,7 +322,11 @@ func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListT
 		}
 	}
 	if in.DaemonName != nil {
-		return nil, unsupported("daemonName")
+		if !state.Daemons.Has(r, e.daemonARN(account, cluster.Name, *in.DaemonName)) {
+			return nil, invalid("The referenced daemon was not found.")
+		}
+		// It has no tasks: no capacity provider has instances yet.
+		return &api.ListTasksOutput{TaskArns: []string{}}, nil
 	}
 	found := state.Tasks.By(r, "cluster", cluster.ARN)
 	if service != "" {

@@ -58,7 +58,7 @@ func (e *ECS) RegisterTaskDefinition(ctx context.Context, in *api.RegisterTaskDe
 			if role == nil {
 				continue
 			}
-			if err := e.cfg.PassRole(ctx, tx, caller, *role, "ecs-tasks.amazonaws.com"); err != nil {
+			if err := e.cfg.PassRole(ctx, tx, caller, *role, tasksService); err != nil {
 				return err
 			}
 		}
