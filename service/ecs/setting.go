@@ -29,7 +29,7 @@ var settingRules = []settingRule{
 	{name: api.SettingNameContainerInsights, def: "disabled", values: []string{"enabled", "disabled", "enhanced"}},
 	// The short formats of ARNs are gone: these stay enabled.
 	{name: api.SettingNameContainerInstanceLongArnFormat, def: "enabled", values: []string{"enabled"}},
-	{name: api.SettingNameDefaultLogDriverMode, def: "non-blocking", values: []string{"blocking", "non-blocking"}},
+	{name: state.LogModeSetting, def: state.DefaultLogMode, values: []string{"blocking", "non-blocking"}},
 	// Tasks get no IPv6 addresses.
 	{name: dualStack, def: "disabled", managed: true},
 	{name: api.SettingNameFargateEventWindows, def: "disabled", values: onOff},

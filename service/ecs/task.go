@@ -196,8 +196,8 @@ func sameToken(tx *store.Tx, want []*state.Task, now time.Time) ([]*state.Task, 
 	return have, nil
 }
 
-// StartTask would start tasks on chosen instances. No instance of this version
-// can be chosen, so each one named is missing.
+// StartTask would start tasks on chosen instances. Those that are not there
+// fail as in AWS; one that is, is refused.
 func (e *ECS) StartTask(ctx context.Context, in *api.StartTaskInput) (*api.StartTaskOutput, error) {
 	caller := e.caller(ctx)
 	if _, err := newTags(in.Tags); err != nil {
@@ -219,11 +219,17 @@ func (e *ECS) StartTask(ctx context.Context, in *api.StartTaskInput) (*api.Start
 			return err
 		}
 		for _, ref := range in.ContainerInstances {
-			arn, err := e.instanceARN(caller.Account, cluster.Name, ref)
-			if err != nil {
+			i, arn, err := e.instance(r, caller.Account, cluster, ref)
+			switch {
+			case err != nil:
 				return err
+			case i == nil:
+				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
+			case i.Status == statusInactive:
+				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new(statusInactive)})
+			default:
+				return unsupported("StartTask")
 			}
-			out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
 		}
 		return nil
 	})

@@ -66,6 +66,9 @@ func (e *ECS) RegisterTaskDefinition(ctx context.Context, in *api.RegisterTaskDe
 		if f, ok := state.Families.Get(tx, caller.Account+"/"+family); ok {
 			next = *f
 		}
+		if limit := state.Limit(tx, caller.Account, "ecs/revisions-per-family"); next.Last >= limit {
+			return client("The maximum number of revisions per family has been reached: %d.", limit)
+		}
 		next.Last++
 		state.Families.Put(tx, &next)
 
