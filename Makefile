@@ -1,10 +1,11 @@
 # The verbs of this repository. `make` alone lists them.
 
-VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-LDFLAGS   := -s -w -X github.com/berth-run/berth/cli.version=$(VERSION)
-TESTFLAGS ?=
-ROUNDS    ?= 200
-MODELS    ?=
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS    := -s -w -X github.com/berth-run/berth/cli.version=$(VERSION)
+TESTFLAGS  ?=
+ROUNDS     ?= 200
+VIOLATIONS ?= 10000
+MODELS     ?=
 
 # nft and ip live where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -52,7 +53,8 @@ check: ## check the formatting and go vet
 		if [ -n "$$bad" ]; then echo "not formatted (make fmt):"; echo "$$bad"; exit 1; fi
 	go vet ./...
 
-soak: build ## kill the processes at random, ROUNDS times, and look for what is lost or left
+soak: build ## kill the processes ROUNDS times and look for what is lost; VIOLATIONS bad requests per operation
+	BERTH_VIOLATIONS=$(VIOLATIONS) go test -count=1 -timeout 25m -v -run TestOneViolationIsRefused ./service
 	BERTH_SOAK_ROUNDS=$(ROUNDS) go test -count=1 -timeout 25m -v ./test/soak/...
 
 fuzz: ## fuzz every decoder for ten seconds each

@@ -335,7 +335,11 @@ func (b *etcd) commit(ctx context.Context, r *request) (int64, error) {
 	if !resp.Succeeded {
 		return resp.Header.Revision, errStale
 	}
-	if b.server != nil && !puts {
+	switch {
+	case b.server == nil:
+	case puts:
+		b.server.put(r.size())
+	default:
 		b.server.freed()
 	}
 	return resp.Header.Revision, nil

@@ -59,7 +59,7 @@ func FuzzIndexKey(f *testing.F) {
 		s := newState([]*tableMeta{things.m})
 		s = s.with(1, []change{{things.m, key, newEntry(things.m, key, 1, &thing{ID: key, Tags: []string{filed}})}})
 		n := 0
-		for range s.scanIndex(things.m, 0, asked) {
+		for range s.scanIndex(things.m, 0, asked, "") {
 			n++
 		}
 		if (n == 1) != (filed == asked) {

@@ -51,6 +51,7 @@ const (
 	// diskReserve is left free so that etcd itself, which dies when a write fails, can always
 	// write its log and the deletions that make room.
 	diskReserve = 48 << 20
+	maxPending  = 8 << 20
 
 	// History is of use only to our own watch, which is never far behind.
 	keepRevisions    = 1000
@@ -79,6 +80,7 @@ type server struct {
 
 	revision atomic.Int64 // reached
 	alarmed  atomic.Bool  // the quota was exceeded
+	pending  atomic.Int64 // bytes put since the database file was last made to take them
 	kick     chan struct{}
 }
 
@@ -203,6 +205,15 @@ func (s *server) room() error {
 			ErrNoSpace, s.dir, free>>20, s.reserve>>20)
 	}
 	return nil
+}
+
+// put counts what was put. etcd keeps up to half a second of it in memory, which the disk must
+// still have room for when it is written: room cannot see it, so it must stay well below the reserve.
+func (s *server) put(bytes int) {
+	if n := s.pending.Add(int64(bytes)); n >= maxPending {
+		s.pending.Add(-n)
+		s.etcd.KV().Commit()
+	}
 }
 
 // full is called when etcd refuses a commit for its quota, freed when something was deleted.

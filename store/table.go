@@ -147,12 +147,18 @@ func (t *Table[T]) Prefix(r Reader, p string) iter.Seq[*T] {
 // By returns the objects that the index files under value, in key order. In a transaction it is
 // not compared at commit: see Guard. An index that the table does not have panics.
 func (t *Table[T]) By(r Reader, index, value string) iter.Seq[*T] {
+	return t.After(r, index, value, "")
+}
+
+// After is By for what comes after a key, whether or not an object has that key: a listing that
+// goes on costs what it yields, not what it skips.
+func (t *Table[T]) After(r Reader, index, value, key string) iter.Seq[*T] {
 	i := slices.IndexFunc(t.m.indexes, func(x indexMeta) bool { return x.name == index })
 	if i < 0 {
 		panic(fmt.Sprintf("store: table %q has no index %q", t.m.name, index))
 	}
 	return func(yield func(*T) bool) {
-		for e := range r.scanIndex(t.m, i, value) {
+		for e := range r.scanIndex(t.m, i, value, key) {
 			if !yield(e.obj.(*T)) {
 				return
 			}

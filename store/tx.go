@@ -79,8 +79,8 @@ func (tx *Tx) lookup(m *tableMeta, key string) *entry {
 }
 
 func (tx *Tx) scan(m *tableMeta, prefix string) iter.Seq[*entry] { return tx.now.scan(m, prefix) }
-func (tx *Tx) scanIndex(m *tableMeta, index int, value string) iter.Seq[*entry] {
-	return tx.now.scanIndex(m, index, value)
+func (tx *Tx) scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry] {
+	return tx.now.scanIndex(m, index, value, after)
 }
 func (tx *Tx) count(m *tableMeta) int { return tx.now.count(m) }
 

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -13,7 +15,7 @@ import (
 type Reader interface {
 	lookup(m *tableMeta, key string) *entry
 	scan(m *tableMeta, prefix string) iter.Seq[*entry]
-	scanIndex(m *tableMeta, index int, value string) iter.Seq[*entry]
+	scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry]
 	count(m *tableMeta) int
 }
 
@@ -166,8 +168,25 @@ func (s *state) scan(m *tableMeta, prefix string) iter.Seq[*entry] {
 	return walk(s.rows(m).byKey, []byte(prefix))
 }
 
-func (s *state) scanIndex(m *tableMeta, index int, value string) iter.Seq[*entry] {
-	return walk(s.rows(m).byIndex[index], indexPrefix(value))
+// scanIndex yields what is filed under value, and comes after the key after if that is not "".
+func (s *state) scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry] {
+	t, prefix := s.rows(m).byIndex[index], indexPrefix(value)
+	if after == "" {
+		return walk(t, prefix)
+	}
+	return func(yield func(*entry) bool) {
+		it := t.Root().Iterator()
+		it.SeekLowerBound(append(slices.Clip(prefix), after...))
+		for {
+			k, e, ok := it.Next()
+			if !ok || !bytes.HasPrefix(k, prefix) {
+				return
+			}
+			if e.err == nil && e.key != after && !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 func (s *state) count(m *tableMeta) int {
@@ -226,7 +245,7 @@ func (s *Snapshot) lookup(m *tableMeta, key string) *entry { return s.s.lookup(m
 func (s *Snapshot) scan(m *tableMeta, prefix string) iter.Seq[*entry] {
 	return s.s.scan(m, prefix)
 }
-func (s *Snapshot) scanIndex(m *tableMeta, index int, value string) iter.Seq[*entry] {
-	return s.s.scanIndex(m, index, value)
+func (s *Snapshot) scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry] {
+	return s.s.scanIndex(m, index, value, after)
 }
 func (s *Snapshot) count(m *tableMeta) int { return s.s.count(m) }

@@ -305,6 +305,9 @@ type Pattern struct {
 	re   *regexp.Regexp // nil if Go cannot say it
 }
 
+// String is the pattern as the model writes it.
+func (p *Pattern) String() string { return p.text }
+
 // Match reports whether s is what the pattern allows. A pattern that Go's
 // engine does not have (look-ahead) allows everything.
 func (p *Pattern) Match(s string) bool {

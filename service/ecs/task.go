@@ -9,6 +9,7 @@ import (
 	"time"
 
 	api "github.com/berth-run/berth/aws/ecs"
+	pages "github.com/berth-run/berth/service/page"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -334,23 +335,30 @@ func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListT
 		// It has no tasks: no capacity provider has instances yet.
 		return &api.ListTasksOutput{TaskArns: []string{}}, nil
 	}
-	found := state.Tasks.By(r, "cluster", cluster.ARN)
-	if service != "" {
-		found = state.Tasks.By(r, "service", service)
+	q := query{"ListTasks", cluster.ARN, service, instance, val(in.Family), val(in.StartedBy), desired, string(in.LaunchType)}
+	n, after, err := pageStart(q, in.NextToken, in.MaxResults, 100, 100, e.now())
+	if err != nil {
+		return nil, err
 	}
-	var arns []string
+	found := state.Tasks.After(r, "desired", cluster.ARN+" "+desired, after)
+	if service != "" {
+		found = state.Tasks.After(r, "service", service, after)
+	}
+	arns, next := []string{}, (*string)(nil)
 	for t := range found {
 		if t.DesiredStatus == desired &&
 			(in.Family == nil || t.Family == *in.Family) &&
 			(in.StartedBy == nil || t.StartedBy == *in.StartedBy) &&
 			(in.LaunchType == "" || t.LaunchType == string(in.LaunchType)) &&
 			(instance == "" || t.Instance == instance) {
+			if len(arns) == n {
+				next = new(pages.Encode(q, arns[n-1], e.now()))
+				break
+			}
 			arns = append(arns, t.ARN)
 		}
 	}
-	q := query{"ListTasks", cluster.ARN, service, instance, val(in.Family), val(in.StartedBy), desired, string(in.LaunchType)}
-	arns, next, err := page(arns, q, in.NextToken, in.MaxResults, 100, 100, e.now())
-	return &api.ListTasksOutput{TaskArns: list(arns), NextToken: next}, err
+	return &api.ListTasksOutput{TaskArns: arns, NextToken: next}, nil
 }
 
 // sameDocument compares two documents of AWS's shapes by what they say, not by

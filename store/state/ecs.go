@@ -140,6 +140,7 @@ type Detail struct{ Name, Value string }
 // Tasks is keyed by ARN.
 var Tasks = store.NewTable("task", func(t *Task) string { return t.ARN },
 	store.Index("cluster", func(t *Task) []string { return []string{t.Cluster} }),
+	store.Index("desired", func(t *Task) []string { return []string{t.Cluster + " " + t.DesiredStatus} }),
 	store.Index("service", func(t *Task) []string { return some(t.Service) }),
 	store.Index("instance", func(t *Task) []string { return some(t.Instance) }),
 	// The few tasks that controllers still have something to do for.
