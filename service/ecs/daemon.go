@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/berth-run/berth/auth"
@@ -100,9 +99,8 @@ func (e *ECS) rollOut(tx *store.Tx, d *state.Daemon, s *daemonSpec, cluster *sta
 		return invalid("The daemon couldn't be created because a valid taskRoleArn is not being used. Specify a valid task role in your task definition and try again.")
 	}
 	tail := cluster.Name + "/" + d.Name + "/"
-	number := func() string { return strings.TrimPrefix(e.deploymentID(), "ecs-svc/") }
 	rev := &state.DaemonRevision{
-		ARN: e.arn(d.Account, "daemon-revision/"+tail+number()), Account: d.Account, Cluster: d.Cluster, Daemon: d.ARN,
+		ARN: e.arn(d.Account, "daemon-revision/"+tail+e.cfg.NewID()), Account: d.Account, Cluster: d.Cluster, Daemon: d.ARN,
 		Definition: td.ARN, PropagateTags: string(cmp.Or(s.propagate, api.DaemonPropagateTagsNone)),
 		EnableECSManagedTags: val(s.managedTags), EnableExecuteCommand: val(s.exec), CreatedAt: now,
 	}
@@ -110,7 +108,7 @@ func (e *ECS) rollOut(tx *store.Tx, d *state.Daemon, s *daemonSpec, cluster *sta
 		rev.Images = append(rev.Images, api.DaemonContainerImage{ContainerName: c.Name, Image: c.Image})
 	}
 	dep := &state.DaemonDeployment{
-		ARN: e.arn(d.Account, "daemon-deployment/"+tail+number()), Account: d.Account, Cluster: d.Cluster, Daemon: d.ARN,
+		ARN: e.arn(d.Account, "daemon-deployment/"+tail+e.cfg.NewID()), Account: d.Account, Cluster: d.Cluster, Daemon: d.ARN,
 		Status: string(api.DaemonDeploymentStatusSuccessful), Source: d.Revision, Target: rev.ARN,
 		CapacityProviders: s.providers, Configuration: s.configuration, CreatedAt: now, FinishedAt: now,
 	}
