@@ -31,8 +31,8 @@ type bench struct {
 	roles map[string]error // what PassRole answers, by role
 	// passed is what PassRole was asked.
 	passed []string
-	ctx   context.Context  // of a user
-	node  context.Context  // of the node's agent
+	ctx    context.Context // of a user
+	node   context.Context // of the node's agent
 }
 
 func newBench(t *testing.T) *bench {

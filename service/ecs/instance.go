@@ -86,12 +86,17 @@ func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterCon
 			if err != nil {
 				return err
 			}
+			// An agent that did not hear the answer asks again with the same token.
+			if again := sameRegistration(tx, cluster, val(in.ClientToken)); again != nil {
+				out.ContainerInstance = new(instanceView(tx, again, true))
+				return nil
+			}
 			if err := roomForInstance(tx, cluster); err != nil {
 				return err
 			}
 			n.Cluster, n.EC2InstanceID = cluster.ARN, id.InstanceID
 			n.ARN = e.arn(account, "container-instance/"+cluster.Name+"/"+e.cfg.NewID())
-			n.Zone = id.AvailabilityZone
+			n.Zone, n.ClientToken = id.AvailabilityZone, val(in.ClientToken)
 		}
 		if n.Attributes, err = registered(tx, old, &n, in.Attributes, id); err != nil {
 			return err
@@ -112,6 +117,19 @@ func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterCon
 		out.ContainerInstance = new(instanceView(tx, &n, true))
 		return nil
 	})
+}
+
+// sameRegistration finds the instance that a registration with the token made.
+func sameRegistration(r store.Reader, c *state.Cluster, token string) *state.ContainerInstance {
+	if token == "" {
+		return nil
+	}
+	for i := range state.ContainerInstances.By(r, "cluster", c.ARN) {
+		if i.ClientToken == token && i.Status != statusInactive {
+			return i
+		}
+	}
+	return nil
 }
 
 // registered are an instance's attributes after a registration: those sent, in

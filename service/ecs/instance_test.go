@@ -88,7 +88,10 @@ func TestContainerInstances(t *testing.T) {
 
 	refuse(b, b.UpdateContainerAgent, &api.UpdateContainerAgentInput{ContainerInstance: &arn}, "NoUpdateAvailableException: There is no update available for this container agent.")
 	refuse(b, b.UpdateContainerAgent, &api.UpdateContainerAgentInput{ContainerInstance: new("none")}, "InvalidParameterException: "+noInstance)
-	bare := b.join("")
+	bare := b.join(`,"clientToken":"t"`)
+	if again := b.join(`,"clientToken":"t"`); *again.ContainerInstanceArn != *bare.ContainerInstanceArn {
+		t.Error("the same registration made another instance")
+	}
 	refuse(b, b.UpdateContainerAgent, &api.UpdateContainerAgentInput{ContainerInstance: bare.ContainerInstanceArn},
 		"MissingVersionException: Amazon ECS is unable to determine the current version of the Amazon ECS container agent on the container instance.")
 

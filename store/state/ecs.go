@@ -226,6 +226,7 @@ type ContainerInstance struct {
 	Tags                  []Tag
 	RegisteredAt          time.Time
 	DeregisteredAt        time.Time // when it became INACTIVE
+	ClientToken           string    // of the registration that made it
 	Version               int64
 }
 
