@@ -28,14 +28,21 @@ func (r *rollout) start(n, replaced int) {
 	if p.Network != nil {
 		network = p.Network.AwsvpcConfiguration
 	}
+	// What the deployment has already decides where its next tasks go.
+	placed := map[string]int{}
+	for _, t := range r.live(func(t *state.Task) bool { return t.Deployment == p.ID }) {
+		placed[t.CapacityProvider]++
+	}
 	var names []string
 	for range n {
+		provider := state.NextProvider(p.CapacityProviderStrategy, placed)
+		placed[provider]++
 		t := state.NewTask(state.TaskSpec{
 			Region: r.region.Name, Account: r.svc.Account, Cluster: cluster, Definition: td,
 			ID: r.in.NewID(), NewID: func() string { return uuid(r.in.NewID()) },
 			Group: "service:" + r.svc.Name, StartedBy: p.ID,
 			Service: r.svc.ARN, Deployment: p.ID,
-			LaunchType: p.LaunchType, PlatformVersion: p.PlatformVersion, PlatformFamily: p.PlatformFamily,
+			LaunchType: state.LaunchOf(p.LaunchType, p.CapacityProviderStrategy), CapacityProvider: provider, PlatformVersion: p.PlatformVersion, PlatformFamily: p.PlatformFamily,
 			Network: network, EnableExecuteCommand: r.svc.EnableExecuteCommand,
 			Tags: r.tags(cluster, td), Now: r.in.Now,
 		})

@@ -257,7 +257,7 @@ func clusterView(r store.Reader, c *state.Cluster, include []api.ClusterField) *
 		if s.Status == statusActive {
 			services++
 		}
-		byStatus[s.Status+s.LaunchType]++
+		byStatus[s.Status+state.LaunchOf(s.LaunchType, s.CapacityProviderStrategy)]++
 	}
 	for t := range state.Tasks.By(r, "cluster", c.ARN) {
 		switch {

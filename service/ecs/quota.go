@@ -21,21 +21,6 @@ func roomForCluster(tx *store.Tx, account string) error {
 	return nil
 }
 
-// roomForService refuses a service too many in a cluster.
-func roomForService(tx *store.Tx, c *state.Cluster) error {
-	tx.Guard("ecs-services/" + c.ARN)
-	n, limit := 0, state.Limit(tx, c.Account, "ecs/services-per-cluster")
-	for s := range state.Services.By(tx, "cluster", c.ARN) {
-		if s.Status != statusInactive {
-			n++
-		}
-	}
-	if n >= limit {
-		return client("The maximum number of services per cluster has been reached: %d.", limit)
-	}
-	return nil
-}
-
 // roomForInstance refuses a container instance too many in a cluster.
 func roomForInstance(tx *store.Tx, c *state.Cluster) error {
 	tx.Guard("ecs-instances/" + c.ARN)

@@ -18,7 +18,6 @@ const maxDesired = 5000
 type absent struct {
 	loadBalancers []api.LoadBalancer
 	registries    []api.ServiceRegistry
-	strategy      []api.CapacityProviderStrategyItem
 	volumes       []api.ServiceVolumeConfiguration
 	lattice       []api.VpcLatticeConfiguration
 	connect       *api.ServiceConnectConfiguration
@@ -35,8 +34,6 @@ func (a absent) check() error {
 		return unsupported("loadBalancers")
 	case len(a.registries) > 0:
 		return unsupported("serviceRegistries")
-	case len(a.strategy) > 0:
-		return unsupported("capacityProviderStrategy")
 	case len(a.volumes) > 0:
 		return unsupported("volumeConfigurations")
 	case len(a.lattice) > 0:
@@ -131,15 +128,12 @@ func checkCreate(in *api.CreateServiceInput) error {
 		return invalid("The desired count must be between 0 and %d.", maxDesired)
 	}
 	if err := (absent{
-		loadBalancers: in.LoadBalancers, registries: in.ServiceRegistries, strategy: in.CapacityProviderStrategy,
+		loadBalancers: in.LoadBalancers, registries: in.ServiceRegistries,
 		volumes: in.VolumeConfigurations, lattice: in.VpcLatticeConfigurations, connect: in.ServiceConnectConfiguration,
 		controller: in.DeploymentController, configuration: in.DeploymentConfiguration,
 		constraints: in.PlacementConstraints, placement: in.PlacementStrategy, gracePeriod: in.HealthCheckGracePeriodSeconds,
 	}).check(); err != nil {
 		return err
-	}
-	if launch := cmp.Or(in.LaunchType, api.LaunchTypeEc2); launch != api.LaunchTypeFargate {
-		return unsupported("launchType " + string(launch))
 	}
 	if val(in.Role) != "" {
 		return invalid("You cannot specify an IAM role for services that require a service linked role.")
@@ -160,11 +154,6 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 	if err := checkCreate(in); err != nil {
 		return nil, err
 	}
-	launch := string(in.LaunchType)
-	platform, err := resolvePlatform(in.PlatformVersion, launch)
-	if err != nil {
-		return nil, err
-	}
 	configuration, err := deploymentConfiguration(nil, in.DeploymentConfiguration)
 	if err != nil {
 		return nil, err
@@ -180,6 +169,15 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 		if err != nil {
 			return err
 		}
+		on, err := e.serviceCompute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy)
+		if err != nil {
+			return err
+		}
+		launch := on.launch
+		platform, err := resolvePlatform(in.PlatformVersion, launch)
+		if err != nil {
+			return err
+		}
 		td, err := e.forService(tx, caller.Account, *in.TaskDefinition, launch, val(in.EnableExecuteCommand))
 		if err != nil {
 			return err
@@ -190,7 +188,7 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 		s := &state.Service{
 			ARN: e.arn(caller.Account, "service/"+cluster.Name+"/"+*in.ServiceName), Account: caller.Account,
 			Cluster: cluster.ARN, Name: *in.ServiceName, Status: statusActive, ClientToken: val(in.ClientToken),
-			DesiredCount: int(*in.DesiredCount), LaunchType: launch,
+			DesiredCount: int(*in.DesiredCount), LaunchType: on.asked(), CapacityProviderStrategy: on.strategy,
 			PlatformVersion: cmp.Or(val(in.PlatformVersion), platformLatest), PlatformFamily: platformLinux,
 			TaskDefinition: td.ARN, SchedulingStrategy: string(api.SchedulingStrategyReplica),
 			DeploymentController:    &api.DeploymentController{Type: api.DeploymentControllerTypeEcs},
@@ -250,7 +248,7 @@ func sameService(a, b *state.Service) bool {
 		a.SchedulingStrategy == b.SchedulingStrategy && a.EnableECSManagedTags == b.EnableECSManagedTags &&
 		a.EnableExecuteCommand == b.EnableExecuteCommand && a.PropagateTags == b.PropagateTags &&
 		a.AvailabilityZoneRebalancing == b.AvailabilityZoneRebalancing &&
-		sameDocument(a.DeploymentConfiguration, b.DeploymentConfiguration) && sameDocument(a.Network, b.Network) &&
+		sameDocument(a.CapacityProviderStrategy, b.CapacityProviderStrategy) && sameDocument(a.DeploymentConfiguration, b.DeploymentConfiguration) && sameDocument(a.Network, b.Network) &&
 		sameDocument(a.ServiceConnect, b.ServiceConnect) && sameDocument(a.HealthCheckGracePeriod, b.HealthCheckGracePeriod) &&
 		slices.Equal(a.Tags, b.Tags)
 }
@@ -281,7 +279,7 @@ func (e *ECS) UpdateService(ctx context.Context, in *api.UpdateServiceInput) (*a
 		return nil, invalid("The desired count must be between 0 and %d.", maxDesired)
 	}
 	if err := (absent{
-		loadBalancers: in.LoadBalancers, registries: in.ServiceRegistries, strategy: in.CapacityProviderStrategy,
+		loadBalancers: in.LoadBalancers, registries: in.ServiceRegistries,
 		volumes: in.VolumeConfigurations, lattice: in.VpcLatticeConfigurations, connect: in.ServiceConnectConfiguration,
 		controller: in.DeploymentController, configuration: in.DeploymentConfiguration,
 		constraints: in.PlacementConstraints, placement: in.PlacementStrategy, gracePeriod: in.HealthCheckGracePeriodSeconds,
@@ -346,7 +344,19 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 	if in.DesiredCount != nil {
 		s.DesiredCount = int(*in.DesiredCount)
 	}
-	platform, err := resolvePlatform(&s.PlatformVersion, s.LaunchType)
+	if len(in.CapacityProviderStrategy) > 0 {
+		cluster, err := e.activeCluster(tx, caller.Account, &s.Cluster)
+		if err != nil {
+			return err
+		}
+		on, err := e.serviceCompute(tx, cluster, "", in.CapacityProviderStrategy)
+		if err != nil {
+			return err
+		}
+		s.LaunchType, s.CapacityProviderStrategy = on.asked(), on.strategy
+	}
+	launch := state.LaunchOf(s.LaunchType, s.CapacityProviderStrategy)
+	platform, err := resolvePlatform(&s.PlatformVersion, launch)
 	if err != nil {
 		return err
 	}
@@ -362,7 +372,7 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 			return client("TaskDefinition not found.")
 		}
 		if td.ARN != old.TaskDefinition {
-			if td, err = e.forService(tx, caller.Account, ref, s.LaunchType, s.EnableExecuteCommand); err != nil {
+			if td, err = e.forService(tx, caller.Account, ref, launch, s.EnableExecuteCommand); err != nil {
 				return err
 			}
 		}
@@ -372,7 +382,7 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 		return invalid("The service couldn't be updated because a valid taskRoleArn is not being used. Specify a valid task role in your task definition and try again.")
 	}
 	if in.NetworkConfiguration != nil || td.ARN != old.TaskDefinition {
-		if _, err := checkNetwork(tx, caller.Account, &td.Doc, s.LaunchType, s.Network); err != nil {
+		if _, err := checkNetwork(tx, caller.Account, &td.Doc, launch, s.Network); err != nil {
 			return err
 		}
 	}
@@ -384,7 +394,8 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 	if len(s.Deployments) > 0 {
 		runs = s.Deployments[0].PlatformVersion
 	}
-	if force || td.ARN != old.TaskDefinition || !sameDocument(s.Network, old.Network) || platform != runs {
+	if force || td.ARN != old.TaskDefinition || !sameDocument(s.Network, old.Network) || platform != runs ||
+		!sameDocument(s.CapacityProviderStrategy, old.CapacityProviderStrategy) {
 		e.deploy(s, platform, now)
 	} else if s.DesiredCount != old.DesiredCount && len(s.Deployments) > 0 {
 		s.Deployments[0].DesiredCount, s.Deployments[0].UpdatedAt = s.DesiredCount, now

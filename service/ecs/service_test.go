@@ -62,7 +62,7 @@ func TestCreateServiceRefuses(t *testing.T) {
 		{base(`"desiredCount":1,"launchType":"FARGATE"`), ip + "Network Configuration must be provided when networkMode 'awsvpc' is specified."},
 		{base(`"desiredCount":1,"launchType":"FARGATE","capacityProviderStrategy":[{"capacityProvider":"x"}]`),
 			ip + "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again."},
-		{base(`"desiredCount":1,"capacityProviderStrategy":[{"capacityProvider":"x"}]`), no("capacityProviderStrategy")},
+		{base(`"desiredCount":1,"capacityProviderStrategy":[{"capacityProvider":"x"}]`), ip + notAssociated},
 		{with(`"loadBalancers":[{"containerName":"web"}]`), no("loadBalancers")},
 		{with(`"serviceRegistries":[{"registryArn":"x"}]`), no("serviceRegistries")},
 		{with(`"volumeConfigurations":[{"name":"x"}]`), no("volumeConfigurations")},

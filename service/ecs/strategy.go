@@ -156,6 +156,29 @@ func (e *ECS) compute(r store.Reader, c *state.Cluster, launch api.LaunchType, s
 	return compute{launchTypeOf(p), storedStrategy(strategy)}, nil
 }
 
+// asked is the launch type that was asked for: none if there is a strategy.
+func (c compute) asked() string {
+	if c.strategy != nil {
+		return ""
+	}
+	return c.launch
+}
+
+// serviceCompute decides what a service's tasks run on, as far as this version
+// can run them.
+func (e *ECS) serviceCompute(r store.Reader, c *state.Cluster, launch api.LaunchType, strategy []api.CapacityProviderStrategyItem) (compute, error) {
+	on, err := e.compute(r, c, launch, strategy)
+	switch {
+	case err != nil:
+		return compute{}, err
+	case on.launch == string(api.LaunchTypeFargate):
+		return on, nil
+	case on.strategy == nil:
+		return compute{}, unsupported("launchType " + on.launch)
+	}
+	return compute{}, on.available(r, c)
+}
+
 // spread gives n tasks their capacity providers; "" without a strategy.
 func (c compute) spread(n int) []string {
 	out, have := make([]string, n), map[string]int{}

@@ -33,6 +33,15 @@ const (
 // IsFargate reports whether a capacity provider is one of Fargate's.
 func IsFargate(provider string) bool { return provider == Fargate || provider == FargateSpot }
 
+// LaunchOf is the launch type of the tasks of a service or deployment: the one
+// it has, or that of its strategy, which is Fargate's.
+func LaunchOf(launch string, strategy []ecs.CapacityProviderStrategyItem) string {
+	if launch == "" && len(strategy) > 0 && IsFargate(str(strategy[0].CapacityProvider)) {
+		return Fargate
+	}
+	return launch
+}
+
 // NextProvider chooses the capacity provider of one more task of a strategy,
 // where have counts the tasks that each has already: bases are filled first,
 // in the order of the strategy; what comes after goes where a provider is
