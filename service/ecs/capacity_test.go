@@ -291,3 +291,21 @@ func TestCapacityKeys(t *testing.T) {
 		}
 	}
 }
+
+func FuzzAutoScalingGroup(f *testing.F) {
+	e := &ECS{cfg: Config{Region: "us-east-1"}}
+	for _, s := range []string{groupARN, "web", "", "arn:aws:autoscaling:::", groupARN[:len(groupARN)-3], "a:b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if !e.isGroup(account, s) {
+			return
+		}
+		if !sameGroup(s, s) || isARN(s) && !sameGroup(s, s[strings.Index(s, groupName)+len(groupName):]) {
+			t.Errorf("%q is not the group that it names", s)
+		}
+		if isARN(s) && !strings.Contains(s, account) {
+			t.Errorf("%q is taken for a group of account %s", s, account)
+		}
+	})
+}
