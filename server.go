@@ -273,7 +273,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, settle.Controller, reap.Controller,
+		place.Controller, address.Controller, settle.Controller, reap.Controller, reap.History,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

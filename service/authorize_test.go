@@ -36,7 +36,7 @@ import (
 // decided by the role's trust policy; service/sts tests that.
 var everybody = []string{"sts:GetCallerIdentity", "sts:GetSessionToken", "sts:AssumeRole"}
 
-func everything(t *testing.T, db *store.DB, sessions *auth.Sessions, authorizer *auth.Authorizer) []service.Registration {
+func everything(t testing.TB, db *store.DB, sessions *auth.Sessions, authorizer *auth.Authorizer) []service.Registration {
 	t.Helper()
 	callers := func(ctx context.Context) string { return account }
 	ecsAPI := ecs.New(ecs.Config{DB: db, Region: region, Account: account, PassRole: authorizer.PassRole, PollEndpoint: func(context.Context) string { return "" }})

@@ -155,11 +155,35 @@ func appendEpoch(b []byte, t time.Time) []byte {
 
 const hexDigits = "0123456789abcdef"
 
+// plain is how many of s's first bytes need no escape and are ASCII: nearly
+// always all of them, so that eight are looked at in one step.
+func plain(s string) int {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		quote, back := x^(ones*'"'), x^(ones*'\\')
+		// The high bit of each byte that is below a space, a quote, a backslash or not ASCII. A
+		// borrow can only mark a byte after one that is marked already.
+		if (x|(x-ones*' ')|(quote-ones)|(back-ones))&highs != 0 {
+			break
+		}
+	}
+	for i < len(s) && s[i] >= ' ' && s[i] < utf8.RuneSelf && s[i] != '"' && s[i] != '\\' {
+		i++
+	}
+	return i
+}
+
 // appendJSONString quotes s. What is not UTF-8 becomes U+FFFD.
 func appendJSONString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0
-	for i := 0; i < len(s); {
+	for i := plain(s); i < len(s); {
 		c := s[i]
 		if c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' {
 			i++

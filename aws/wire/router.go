@@ -134,12 +134,12 @@ func (r *Router) routeJSON(c *Call, method, target, content string) error {
 	if method != http.MethodPost {
 		return unknownOperation(operation)
 	}
-	return c.choose(operation, unknownOperation(operation))
+	return c.choose(operation, func() *APIError { return unknownOperation(operation) })
 }
 
 // choose sets the operation, or says that it is not to be had here, or returns
-// unknown.
-func (c *Call) choose(operation string, unknown *APIError) error {
+// what unknown says.
+func (c *Call) choose(operation string, unknown func() *APIError) error {
 	if o := c.Service.Operations[operation]; o != nil {
 		c.Operation = o
 		return nil
@@ -147,7 +147,7 @@ func (c *Call) choose(operation string, unknown *APIError) error {
 	if c.Service.knows(operation) {
 		return Unsupported(c.Service.Description, operation)
 	}
-	return unknown
+	return unknown()
 }
 
 func (r *Router) routeQuery(c *Call, req *http.Request, content, signing string) error {
@@ -185,12 +185,16 @@ func (r *Router) routeQuery(c *Call, req *http.Request, content, signing string)
 			// Older versions are served as the current one.
 			return NewError(http.StatusBadRequest, "NoSuchVersion", fmt.Sprintf("The requested version (%s) of service AmazonEC2 does not exist", shorten(version)))
 		}
-		return c.choose(action, NewError(http.StatusBadRequest, "InvalidAction", fmt.Sprintf("The action %s is not valid for this web service.", shorten(action))))
+		return c.choose(action, func() *APIError {
+			return NewError(http.StatusBadRequest, "InvalidAction", fmt.Sprintf("The action %s is not valid for this web service.", shorten(action)))
+		})
 	}
-	invalid := NewError(http.StatusBadRequest, "InvalidAction",
-		fmt.Sprintf("Could not find operation %s for version %s", shorten(action), shorten(firstOf(version, "NO_VERSION_SPECIFIED"))))
+	invalid := func() *APIError {
+		return NewError(http.StatusBadRequest, "InvalidAction",
+			fmt.Sprintf("Could not find operation %s for version %s", shorten(action), shorten(firstOf(version, "NO_VERSION_SPECIFIED"))))
+	}
 	if c.Service == nil || version != c.Service.APIVersion {
-		return invalid
+		return invalid()
 	}
 	return c.choose(action, invalid)
 }

@@ -61,6 +61,7 @@ const (
 type config struct {
 	tasks, clients, rounds int
 	slice                  time.Duration
+	profile                string
 }
 
 func main() {
@@ -69,21 +70,10 @@ func main() {
 	flag.IntVar(&c.clients, "clients", 8, "connections")
 	flag.IntVar(&c.rounds, "rounds", 7, "turns of each contender")
 	flag.DurationVar(&c.slice, "slice", time.Second, "how long a turn is")
-	profile := flag.String("cpuprofile", "", "write a CPU profile of the whole to this file")
+	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile of all turns to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if *profile != "" {
-		f, err := os.Create(*profile)
-		if err != nil {
-			log.Fatal(err)
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			log.Fatal(err)
-		}
-		defer pprof.StopCPUProfile()
-	}
 	if err := c.run(ctx); err != nil {
 		log.Print(err)
 		os.Exit(1)
@@ -104,6 +94,17 @@ func (c *config) run(ctx context.Context) (err error) {
 	fmt.Printf("putting %d tasks into the store …\n", c.tasks)
 	if err := r.fill(ctx, c.tasks); err != nil {
 		return err
+	}
+	if c.profile != "" {
+		f, err := os.Create(c.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	for _, op := range []string{"DescribeTasks", "ListTasks"} {
 		if err := c.read(ctx, r, op); err != nil {

@@ -16,40 +16,47 @@ import (
 // maxEvents is how many events a service keeps (facts: services).
 const maxEvents = 100
 
-// start makes n tasks of the primary deployment. replaced of them stand in for unhealthy ones.
-func (r *rollout) start(n, replaced int) {
-	p := r.primary()
-	td, ok := state.TaskDefinitions.Get(r.in.Read, p.TaskDefinition)
+// launch is what the tasks of a deployment or of a task set have in common.
+type launch struct {
+	id, definition                              string
+	network                                     *ecs.NetworkConfiguration
+	launchType, platformVersion, platformFamily string
+	strategy                                    []ecs.CapacityProviderStrategyItem
+}
+
+// start makes n tasks. replaced of them stand in for unhealthy ones.
+func (r *rollout) start(n, replaced int, p launch) {
+	td, ok := state.TaskDefinitions.Get(r.in.Read, p.definition)
 	cluster, have := state.Clusters.Get(r.in.Read, r.svc.Cluster)
 	if !ok || !have {
 		return
 	}
 	var network *ecs.AwsVpcConfiguration
-	if p.Network != nil {
-		network = p.Network.AwsvpcConfiguration
+	if p.network != nil {
+		network = p.network.AwsvpcConfiguration
 	}
 	// What the deployment has already decides where its next tasks go.
 	placed := map[string]int{}
-	for _, t := range r.live(func(t *state.Task) bool { return t.Deployment == p.ID }) {
+	for _, t := range r.live(func(t *state.Task) bool { return t.Deployment == p.id }) {
 		placed[t.CapacityProvider]++
 	}
 	var names []string
 	for range n {
-		provider := state.NextProvider(p.CapacityProviderStrategy, placed)
+		provider := state.NextProvider(p.strategy, placed)
 		placed[provider]++
 		t := state.NewTask(state.TaskSpec{
 			Region: r.region.Name, Account: r.svc.Account, Cluster: cluster, Definition: td,
 			ID: r.in.NewID(), NewID: func() string { return uuid(r.in.NewID()) },
-			Group: "service:" + r.svc.Name, StartedBy: p.ID,
-			Service: r.svc.ARN, Deployment: p.ID,
-			LaunchType: state.LaunchOf(p.LaunchType, p.CapacityProviderStrategy), CapacityProvider: provider, PlatformVersion: p.PlatformVersion, PlatformFamily: p.PlatformFamily,
+			Group: "service:" + r.svc.Name, StartedBy: p.id,
+			Service: r.svc.ARN, Deployment: p.id,
+			LaunchType: state.LaunchOf(p.launchType, p.strategy), CapacityProvider: provider, PlatformVersion: p.platformVersion, PlatformFamily: p.platformFamily,
 			Network: network, EnableExecuteCommand: r.svc.EnableExecuteCommand,
 			Tags: r.tags(cluster, td), Now: r.in.Now,
 		})
 		r.changed[t.ARN] = t
 		names = append(names, "(task "+t.ID+")")
 	}
-	m := fmt.Sprintf("(service %s) has started %d tasks: %s.", r.svc.Name, n, strings.Join(names, " "))
+	m := fmt.Sprintf("has started %d tasks: %s.", n, strings.Join(names, " "))
 	if replaced > 0 {
 		m += fmt.Sprintf(" Amazon ECS replaced %d tasks due to an unhealthy status.", min(n, replaced))
 	}
@@ -87,10 +94,10 @@ func (r *rollout) stop(ts []*state.Task, reason string) {
 		}
 	}
 	if len(running) > 0 {
-		r.event(fmt.Sprintf("(service %s) has stopped %d running tasks: %s.", r.svc.Name, len(running), strings.Join(running, " ")))
+		r.event(fmt.Sprintf("has stopped %d running tasks: %s.", len(running), strings.Join(running, " ")))
 	}
 	if pending > 0 {
-		r.event(fmt.Sprintf("(service %s) stopped %d pending tasks.", r.svc.Name, pending))
+		r.event(fmt.Sprintf("stopped %d pending tasks.", pending))
 	}
 }
 
@@ -104,42 +111,34 @@ func (r *rollout) edit(t *state.Task) *state.Task {
 	return n
 }
 
-// countFailures counts each failed task of the primary deployment once, and
-// slows down the starts of a service whose tasks do not stay.
+// countFailures counts each failed task of a deployment (of any, if id is "")
+// once, and slows down the starts of a service whose tasks do not stay. It is p,
+// if there is one, whose circuit breaker counts.
 //
 // Only a task that never ran counts for the circuit breaker, and a container
 // health check that failed; AWS counts neither a crash after RUNNING. Because
 // a task here is RUNNING a moment after it was asked for, a crashing container
 // would be restarted many times a second where AWS takes most of a minute, so
 // a task that ran for less than [brief] slows the starts as well.
-func (r *rollout) countFailures() {
-	p := r.primary()
+func (r *rollout) countFailures(id string, p *state.Deployment) {
+	of := func(t *state.Task) bool { return id == "" || t.Deployment == id }
 	for _, t := range r.tasks {
 		// Any task that started says that tasks of this deployment can.
-		if t.Deployment == p.ID && !t.StartedAt.IsZero() && t.DesiredStatus == state.Running &&
+		if of(t) && !t.StartedAt.IsZero() && t.DesiredStatus == state.Running &&
 			t.LastStatus == state.Running && r.in.Now.Sub(t.StartedAt) >= brief && r.svc.Impaired > 0 {
 			r.svc.Impaired = 0
 			r.svc.NextStart = time.Time{}
 		}
-		if t.Deployment != p.ID || t.FailureCounted || t.LastStatus != state.Stopped && t.DesiredStatus != state.Stopped {
+		if !of(t) || t.FailureCounted || t.LastStatus != state.Stopped && t.DesiredStatus != state.Stopped {
 			continue
 		}
-		failed, short := false, false
-		switch {
-		case t.StopCode == "TaskFailedToStart":
-			failed = true
-		case t.StopCode == "EssentialContainerExited":
-			short = t.StartedAt.IsZero() || !t.StoppingAt.IsZero() && t.StoppingAt.Sub(t.StartedAt) < brief ||
-				!t.ExecutionStoppedAt.IsZero() && t.ExecutionStoppedAt.Sub(t.StartedAt) < brief
-			failed = t.StartedAt.IsZero()
-		case t.StoppedReason == "Task failed container health checks":
-			failed = true
-		}
-		if !failed && !short {
+		failed := t.StopCode == "TaskFailedToStart" || t.StopCode == "EssentialContainerExited" && t.StartedAt.IsZero() ||
+			t.StoppedReason == "Task failed container health checks"
+		if !failed && !short(t) {
 			continue
 		}
 		r.edit(t).FailureCounted = true
-		if failed && p.RolloutState == "IN_PROGRESS" {
+		if failed && p != nil && p.RolloutState == "IN_PROGRESS" {
 			p.FailedTasks++
 			p.UpdatedAt = r.in.Now
 		}
@@ -147,12 +146,12 @@ func (r *rollout) countFailures() {
 		if d := delay(r.svc.Impaired); d > 0 {
 			r.svc.NextStart = r.in.Now.Add(d)
 			if r.svc.Impaired == impaired {
-				r.event("(service " + r.svc.Name + ") is unable to consistently start tasks successfully. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.")
+				r.event("is unable to consistently start tasks successfully. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.")
 			}
 		}
 	}
 	// A task that stays resets the breaker's counter (resetOnHealthyTask, on by default).
-	if p.FailedTasks > 0 && p.RolloutState == "IN_PROGRESS" {
+	if p != nil && p.FailedTasks > 0 && p.RolloutState == "IN_PROGRESS" {
 		for _, t := range r.live(func(t *state.Task) bool { return t.Deployment == p.ID }) {
 			if r.healthy(t) {
 				p.FailedTasks = 0
@@ -160,6 +159,18 @@ func (r *rollout) countFailures() {
 			}
 		}
 	}
+}
+
+// short: the task ended by itself before it had run for long, or never ran.
+func short(t *state.Task) bool {
+	within := func(end time.Time) bool { return !end.IsZero() && end.Sub(t.StartedAt) < brief }
+	switch t.StopCode {
+	case "TaskFailedToStart":
+		return true
+	case "EssentialContainerExited":
+		return t.StartedAt.IsZero() || within(t.StoppingAt) || within(t.ExecutionStoppedAt)
+	}
+	return false
 }
 
 const (
@@ -183,33 +194,50 @@ func delay(n int) time.Duration {
 // breaker fails the deployment whose tasks do not start, and rolls back.
 func (r *rollout) breaker() {
 	p := r.primary()
-	c := r.svc.DeploymentConfiguration
-	if c == nil || c.DeploymentCircuitBreaker == nil || c.DeploymentCircuitBreaker.Enable == nil || !*c.DeploymentCircuitBreaker.Enable {
+	enabled, rollback := breaks(r.svc.DeploymentConfiguration)
+	if !enabled || p.RolloutState != "IN_PROGRESS" || p.FailedTasks < threshold(r.svc.DesiredCount) {
 		return
 	}
-	if p.RolloutState != "IN_PROGRESS" || p.FailedTasks < threshold(r.svc.DesiredCount) {
-		return
+	r.event("(deployment " + p.ID + ") deployment failed: tasks failed to start.")
+	r.fail("ECS deployment circuit breaker: tasks failed to start.")
+	r.tripped(rollback && r.goBack("ECS deployment circuit breaker: rolling back to deploymentId"))
+}
+
+// breaks reports whether the circuit breaker is on, and whether it rolls back.
+func breaks(c *ecs.DeploymentConfiguration) (enabled, rollback bool) {
+	if c == nil || c.DeploymentCircuitBreaker == nil {
+		return false, false
 	}
-	p.RolloutState = "FAILED"
-	p.RolloutStateReason = "ECS deployment circuit breaker: tasks failed to start."
-	p.UpdatedAt = r.in.Now
-	r.event("(service " + r.svc.Name + ") (deployment " + p.ID + ") deployment failed: tasks failed to start.")
-	rollback := c.DeploymentCircuitBreaker.Rollback != nil && *c.DeploymentCircuitBreaker.Rollback
-	last := r.svc.LastCompleted
-	if !rollback || last == nil || last.ID == p.ID {
-		return
+	is := func(b *bool) bool { return b != nil && *b }
+	return is(c.DeploymentCircuitBreaker.Enable), is(c.DeploymentCircuitBreaker.Rollback)
+}
+
+// fail ends the rollout of the primary deployment: it starts nothing any more.
+func (r *rollout) fail(reason string) {
+	p := r.primary()
+	p.RolloutState, p.RolloutStateReason, p.UpdatedAt = "FAILED", reason, r.in.Now
+}
+
+// goBack makes the last completed deployment the primary one again, if there is
+// one that is not primary already.
+func (r *rollout) goBack(why string) bool {
+	p, last := r.primary(), r.svc.LastCompleted
+	if last == nil || last.ID == p.ID {
+		return false
 	}
 	failed := *p
 	failed.Status = "ACTIVE"
 	back := *last
 	back.Status, back.RolloutState = "PRIMARY", "IN_PROGRESS"
-	back.RolloutStateReason = "ECS deployment circuit breaker: rolling back to deploymentId " + back.ID + "."
+	back.RolloutStateReason = why + " " + back.ID + "."
 	back.UpdatedAt, back.RollbackOf, back.FailedTasks = r.in.Now, failed.ID, 0
 	rest := slices.DeleteFunc(slices.Clone(r.svc.Deployments[1:]), func(d state.Deployment) bool { return d.ID == back.ID })
 	r.svc.Deployments = append([]state.Deployment{back, failed}, rest...)
 	r.svc.TaskDefinition, r.svc.Network = back.TaskDefinition, back.Network
+	r.svc.LaunchType, r.svc.CapacityProviderStrategy = back.LaunchType, back.CapacityProviderStrategy
 	r.svc.Impaired, r.svc.NextStart = 0, time.Time{}
-	r.event("(service " + r.svc.Name + ") rolling back to deployment " + back.ID + ".")
+	r.event("rolling back to deployment " + back.ID + ".")
+	return true
 }
 
 // fixImages keeps the digests that the deployment's first task resolved, so
@@ -221,6 +249,7 @@ func (r *rollout) fixImages() {
 	if !ok {
 		return
 	}
+	resolved := false
 	for i := range td.Doc.ContainerDefinitions {
 		d := &td.Doc.ContainerDefinitions[i]
 		if d.Name == nil || d.VersionConsistency == "disabled" || p.ImageDigests[*d.Name] != "" {
@@ -238,10 +267,26 @@ func (r *rollout) fixImages() {
 					}
 					digests[c.Name] = c.ImageDigest
 					p.ImageDigests = digests
+					resolved = true
 				}
 			}
 		}
 	}
+	if !resolved {
+		return
+	}
+	old, ok := state.ServiceRevisions.Get(r.in.Read, state.RevisionARN(r.svc.ARN, p.ID))
+	if !ok {
+		return
+	}
+	n := *old
+	n.Images = slices.Clone(old.Images)
+	for i := range n.Images {
+		if d := p.ImageDigests[*n.Images[i].ContainerName]; d != "" {
+			n.Images[i].ImageDigest = &d
+		}
+	}
+	r.revision, r.newRevision = old, &n
 }
 
 // threshold is BOUNDED_PERCENT with AWS's default of 50 (facts: services).
@@ -251,6 +296,20 @@ func threshold(desired int) int { return min(max((desired+1)/2, 3), 200) }
 func (r *rollout) write(p *control.Plan) {
 	for arn, n := range r.changed {
 		control.Put(p, state.Tasks, arn, r.before[arn], n)
+	}
+	if r.revision != nil {
+		control.Put(p, state.ServiceRevisions, r.revision.ARN, r.revision, r.newRevision)
+	}
+	r.writeHistory(p)
+	for _, s := range r.sizes {
+		if !reflect.DeepEqual(s.now, s.old) {
+			control.Put(p, state.TaskSets, s.old.ARN, s.old, s.now)
+		} else if len(r.changed) > 0 {
+			control.Require(p, state.TaskSets, s.old.ARN, s.old)
+		}
+	}
+	for _, s := range r.removed {
+		control.Delete(p, state.TaskSets, s.ARN, s)
 	}
 	r.svc.Wake = r.wake
 	if !r.wake.IsZero() {

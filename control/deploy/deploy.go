@@ -2,17 +2,19 @@
 // deployments: which tasks of a service start, which stop, and when a
 // deployment is complete, failed or rolled back (facts: services).
 //
-// It is the only writer of a service's deployments once the service exists,
-// and of tasks that belong to services until they are placed. It never
-// chooses a machine.
+// It is the only writer of a service's deployments and of what became of them
+// once they exist, and of tasks that belong to services until they are placed.
+// It never chooses a machine.
 package deploy
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/control"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
@@ -29,7 +31,7 @@ type Settings struct {
 func Controller(s Settings) control.Controller {
 	return control.Controller{
 		Name:  "deploy",
-		Reads: []store.AnyTable{state.Services, state.Tasks},
+		Reads: []store.AnyTable{state.Services, state.Tasks, state.ServiceDeployments, state.TaskSets},
 		Plan:  func(in control.Input) control.Plan { return Plan(in, s) },
 	}
 }
@@ -45,7 +47,7 @@ func Plan(in control.Input, set Settings) (p control.Plan) {
 		if !ok || svc.Status == "INACTIVE" {
 			continue
 		}
-		r := &rollout{in: in, set: set, region: region, old: svc, svc: svc.Clone()}
+		r := &rollout{in: in, set: set, region: region, old: svc, svc: svc.Clone(), name: "(service " + svc.Name + ")"}
 		r.plan()
 		r.write(&p)
 	}
@@ -77,13 +79,25 @@ func services(in control.Input) func(yield func(string) bool) {
 				return
 			}
 		}
-		for _, k := range in.Changed.Keys(state.Tasks) {
-			t, ok := state.Tasks.Get(in.Read, k)
-			if !ok || t.Service == "" || seen[t.Service] {
-				continue
+		more := func(service string) bool {
+			if service == "" || seen[service] {
+				return true
 			}
-			seen[t.Service] = true
-			if !yield(t.Service) {
+			seen[service] = true
+			return yield(service)
+		}
+		for _, k := range in.Changed.Keys(state.Tasks) {
+			if t, ok := state.Tasks.Get(in.Read, k); ok && !more(t.Service) {
+				return
+			}
+		}
+		for _, k := range in.Changed.Keys(state.ServiceDeployments) {
+			if d, ok := state.ServiceDeployments.Get(in.Read, k); ok && !more(d.Service) {
+				return
+			}
+		}
+		for _, k := range in.Changed.Keys(state.TaskSets) {
+			if s, ok := state.TaskSets.Get(in.Read, k); ok && !more(s.Service) {
 				return
 			}
 		}
@@ -96,12 +110,19 @@ type rollout struct {
 	set      Settings
 	region   *state.Region
 	old, svc *state.Service
+	name     string // of the service, as its events begin
 
 	tasks   []*state.Task          // all rows of the service
 	changed map[string]*state.Task // rows that this plan replaces or makes
 	before  map[string]*state.Task // what they replace
+	sizes   []*size                // task sets
+	removed []*state.TaskSet
+	history []*record // service deployments that have not finished
+	current *record   // the newest of them, nil if it has finished
 	events  []string
 	wake    time.Time
+
+	revision, newRevision *state.ServiceRevision // whose images were resolved
 }
 
 func (r *rollout) plan() {
@@ -115,18 +136,27 @@ func (r *rollout) plan() {
 		}
 		return strings.Compare(a.ARN, b.ARN)
 	})
-	if r.svc.Status == "DRAINING" {
+	r.open()
+	switch {
+	case r.svc.Status == "DRAINING":
 		r.drain()
-		return
+	case r.external():
+		r.countFailures("", nil)
+		r.sets()
+	case len(r.svc.Deployments) > 0:
+		r.begin()
+		r.countFailures(r.primary().ID, r.primary())
+		r.breaker()
+		r.fixImages()
+		r.roll()
+		r.complete()
 	}
-	if len(r.svc.Deployments) == 0 {
-		return
-	}
-	r.countFailures()
-	r.breaker()
-	r.fixImages()
-	r.roll()
-	r.complete()
+}
+
+// external: somebody else says which task sets there are, and how large.
+func (r *rollout) external() bool {
+	c := r.svc.DeploymentController
+	return c != nil && c.Type == ecs.DeploymentControllerTypeExternal
 }
 
 // live are the tasks of a deployment that are wanted running.
@@ -159,6 +189,11 @@ func (r *rollout) healthy(t *state.Task) bool {
 		return false
 	}
 	return true
+}
+
+// runs: a task counts for the steady state.
+func (r *rollout) runs(t *state.Task) bool {
+	return t.LastStatus == state.Running && (t.Health == "HEALTHY" || t.Health != "UNHEALTHY" && !r.checked(t))
 }
 
 // checked reports whether an essential container of the task has a health check.
@@ -199,30 +234,27 @@ func (r *rollout) roll() {
 	older := func(t *state.Task) bool { return t.Deployment != p.ID }
 
 	own, old := r.live(mine), r.live(older)
-	var good, sick []*state.Task // of the primary; sick ones are to be replaced
-	for _, t := range own {
-		if t.Health == "UNHEALTHY" && t.LastStatus == state.Running {
-			sick = append(sick, t)
-		} else {
-			good = append(good, t)
-		}
-	}
+	good, sick := split(own) // of the primary; sick ones are to be replaced
+	blocked := map[string]int{}
 
 	// Too many: older deployments go first, below; then the primary's own.
 	if extra := len(good) - desired; extra > 0 {
-		r.scaleIn(good, extra)
+		blocked[p.ID] = r.scaleIn(good, extra, p.ID)
 		good = r.live(func(t *state.Task) bool { return mine(t) && !slices.Contains(sick, t) })
 	}
 
-	started := 0
+	if p.RolloutState == "FAILED" {
+		floor = max(floor, desired) // nothing takes the place of what stops now
+	}
+	started := r.refill(floor, ceiling, good, own, old)
 	if missing := desired - len(good); missing > 0 && p.RolloutState != "FAILED" {
-		room := ceiling - len(own) - len(old)
+		room := ceiling - len(own) - len(old) - started
 		switch n := min(missing, room); {
 		case r.svc.NextStart.After(r.in.Now):
 			r.wakeAt(r.svc.NextStart)
 		case n > 0:
-			r.start(n, len(sick))
-			started = n
+			r.start(n, len(sick), launch{p.ID, p.TaskDefinition, p.Network, p.LaunchType, p.PlatformVersion, p.PlatformFamily, p.CapacityProviderStrategy})
+			started += n
 		case len(sick) > 0:
 			// No room for a replacement first: one at a time makes room.
 			r.stop(sick[:1], "Task failed container health checks")
@@ -231,43 +263,116 @@ func (r *rollout) roll() {
 	}
 
 	// What is older, or sick, goes as far as the minimum of healthy tasks allows.
-	healthy := 0
-	for _, t := range append(slices.Clone(good), old...) {
-		if r.healthy(t) {
-			healthy++
-		}
-	}
-	var out []*state.Task
+	ready := r.ready(good)
+	healthy := ready + r.ready(old)
+	spare := r.spare()
+	coming := floor - healthy // tasks of the spare deployment that may yet become healthy
+	var out, ill []*state.Task
 	for _, t := range old {
+		pending := t.LastStatus != state.Running
 		switch {
-		case !r.healthy(t) && (t.LastStatus != state.Running || t.Health == "UNHEALTHY"):
-			out = append(out, t) // it does not count for the minimum
-		case healthy > floor:
+		case t.Health == "UNHEALTHY" && !pending:
+			ill = append(ill, t)
+		case pending && spare != nil && t.Deployment == spare.ID && coming > 0:
+			coming--
+		case !pending && healthy <= floor:
+		case t.Protected(r.in.Now):
+			blocked[t.Deployment]++
+			r.wakeAt(t.ProtectedUntil)
+		default:
 			out = append(out, t)
 			if r.healthy(t) {
 				healthy--
 			}
+			if spare != nil && t.Deployment == spare.ID {
+				spare.DesiredCount = max(0, spare.DesiredCount-1)
+			}
 		}
 	}
 	r.stop(out, "Scaling activity initiated by (deployment "+p.ID+")")
-	if len(sick) > 0 && len(good) >= desired {
-		ready := 0
-		for _, t := range good {
-			if r.healthy(t) {
-				ready++
-			}
-		}
-		r.stop(sick[:min(len(sick), max(0, ready+len(sick)-desired))], "Task failed container health checks")
+	r.stop(ill, "Task failed container health checks")
+	if spare != nil && ready >= floor {
+		spare.DesiredCount = 0 // it is not needed any more
 	}
+	r.retire(good, sick, desired)
+	waits := "" // the newest deployment with a task that may not go
+	for _, d := range r.svc.Deployments {
+		if waits == "" && blocked[d.ID] > 0 {
+			waits = d.ID
+		}
+	}
+	r.protection(&r.svc.Protection, waits, blocked[waits])
 
-	stuck := started == 0 && len(out) == 0 && len(old) > 0 && len(good) < desired &&
+	stuck := started == 0 && r.svc.Protection.Message == "" && len(out)+len(ill) == 0 && len(old) > 0 && len(good) < desired &&
 		p.RolloutState == "IN_PROGRESS" && ceiling <= len(own)+len(old) && allRunning(own) && allRunning(old) && healthy <= floor
 	if stuck && !r.settling(append(own, old...)) && !r.svc.SaidBlocked {
-		r.event("(service " + r.svc.Name + ") was unable to stop or start tasks during a deployment because of the service deployment configuration. Update the minimumHealthyPercent or maximumPercent value and try again.")
+		r.event("was unable to stop or start tasks during a deployment because of the service deployment configuration. Update the minimumHealthyPercent or maximumPercent value and try again.")
 		r.svc.SaidBlocked = true
-	} else if started > 0 || len(out) > 0 {
+	} else if started > 0 || len(out)+len(ill) > 0 {
 		r.svc.SaidBlocked = false
 	}
+}
+
+// spare is the last completed deployment while a newer one rolls out, or has
+// failed: its tasks are what the minimum rests on. Its desired count is how many
+// of them were not stopped in favour of newer ones.
+func (r *rollout) spare() *state.Deployment {
+	if r.svc.LastCompleted == nil {
+		return nil
+	}
+	for i := range r.svc.Deployments[1:] {
+		if d := &r.svc.Deployments[i+1]; d.ID == r.svc.LastCompleted.ID {
+			return d
+		}
+	}
+	return nil
+}
+
+// refill replaces tasks of the spare deployment that ended, as far as the minimum
+// needs them: what takes the place of a task is of its own revision (facts: services).
+func (r *rollout) refill(floor, ceiling int, good, own, old []*state.Task) int {
+	d := r.spare()
+	if d == nil {
+		return 0
+	}
+	have, coming := 0, 0
+	for _, t := range old {
+		if t.Deployment == d.ID && t.Health != "UNHEALTHY" {
+			have++
+			if !r.healthy(t) {
+				coming++
+			}
+		}
+	}
+	n := min(d.DesiredCount-have, floor-r.ready(good)-r.ready(old)-coming, ceiling-len(own)-len(old))
+	if n <= 0 {
+		return 0
+	}
+	failures, last := 0, time.Time{}
+	for _, t := range r.tasks {
+		if t.Deployment == d.ID && t.DesiredStatus == state.Stopped && short(t) {
+			failures++
+			if t.StoppingAt.After(last) {
+				last = t.StoppingAt
+			}
+		}
+	}
+	if at := last.Add(delay(failures)); at.After(r.in.Now) {
+		r.wakeAt(at)
+		return 0
+	}
+	r.start(n, 0, launch{d.ID, d.TaskDefinition, d.Network, d.LaunchType, d.PlatformVersion, d.PlatformFamily, d.CapacityProviderStrategy})
+	return n
+}
+
+// ready is how many of the tasks are healthy.
+func (r *rollout) ready(ts []*state.Task) (n int) {
+	for _, t := range ts {
+		if r.healthy(t) {
+			n++
+		}
+	}
+	return n
 }
 
 // settling: some task will yet count as healthy, by time or by its first check.
@@ -289,13 +394,46 @@ func allRunning(ts []*state.Task) bool {
 	return true
 }
 
-// scaleIn stops n of the tasks: those not running first, then from the fullest zone, newest first.
-func (r *rollout) scaleIn(ts []*state.Task, n int) {
-	ts = slices.Clone(ts)
+// split tells the tasks that are to be replaced, because they are unhealthy, from the others.
+func split(ts []*state.Task) (good, sick []*state.Task) {
+	for _, t := range ts {
+		if t.Health == "UNHEALTHY" && t.LastStatus == state.Running {
+			sick = append(sick, t)
+		} else {
+			good = append(good, t)
+		}
+	}
+	return good, sick
+}
+
+// retire stops the unhealthy tasks whose replacements are ready.
+func (r *rollout) retire(good, sick []*state.Task, desired int) {
+	if len(sick) == 0 || len(good) < desired {
+		return
+	}
+	r.stop(sick[:min(len(sick), max(0, r.ready(good)+len(sick)-desired))], "Task failed container health checks")
+}
+
+// scaleIn stops n of the tasks of a deployment: those not running first, then
+// from the fullest zone, newest first. It returns how many it could not stop
+// because they are protected.
+func (r *rollout) scaleIn(ts []*state.Task, n int, id string) (blocked int) {
 	zones := map[string]int{}
+	var free []*state.Task
+	var soonest time.Time
 	for _, t := range ts {
 		zones[t.Zone]++
+		if !t.Protected(r.in.Now) {
+			free = append(free, t)
+		} else if soonest.IsZero() || t.ProtectedUntil.Before(soonest) {
+			soonest = t.ProtectedUntil
+		}
 	}
+	if n > len(free) {
+		blocked, n = n-len(free), len(free)
+		r.wakeAt(soonest)
+	}
+	ts = free
 	var out []*state.Task
 	for range n {
 		best := 0
@@ -318,13 +456,32 @@ func (r *rollout) scaleIn(ts []*state.Task, n int) {
 		zones[ts[best].Zone]--
 		ts = slices.Delete(ts, best, best+1)
 	}
-	r.stop(out, "Scaling activity initiated by (deployment "+r.primary().ID+")")
+	r.stop(out, "Scaling activity initiated by (deployment "+id+")")
+	return blocked
 }
+
+// protection says, once for each cause, that n protected tasks keep the service
+// from its steady state.
+func (r *rollout) protection(said *state.Said, id string, n int) {
+	if n == 0 {
+		*said = state.Said{}
+		return
+	}
+	m := fmt.Sprintf("%s was unable to reach steady state because (taskSet %s) was unable to scale in due to (reason %d tasks under protection)", r.name, id, n)
+	if said.Message != m || !said.At.Add(again).After(r.in.Now) {
+		*said = state.Said{Message: m, At: r.in.Now}
+		r.events = append(r.events, m)
+	}
+	r.wakeAt(said.At.Add(again))
+}
+
+// again is when an event is repeated whose cause is still there.
+const again = 6 * time.Hour
 
 // complete notices the end of a rollout and the steady state.
 func (r *rollout) complete() {
 	p := r.primary()
-	running, live, rest := 0, 0, map[string]bool{}
+	running, live, rest, wanted := 0, 0, map[string]bool{}, map[string]int{}
 	for _, t := range r.all() {
 		if t.LastStatus != state.Stopped {
 			rest[t.Deployment] = true
@@ -333,19 +490,23 @@ func (r *rollout) complete() {
 			continue
 		}
 		live++
-		if t.Deployment == p.ID && t.LastStatus == state.Running && (t.Health == "HEALTHY" || t.Health != "UNHEALTHY" && !r.checked(t)) {
+		wanted[t.Deployment]++
+		if t.Deployment == p.ID && r.runs(t) {
 			running++
+		}
+	}
+	spare := r.spare()
+	for i := range r.svc.Deployments[1:] {
+		if d := &r.svc.Deployments[i+1]; d != spare {
+			d.DesiredCount = wanted[d.ID]
 		}
 	}
 	// A deployment leaves the list with its last task.
 	r.svc.Deployments = slices.DeleteFunc(r.svc.Deployments, func(d state.Deployment) bool {
-		return d.ID != p.ID && !rest[d.ID]
+		return d.ID != p.ID && !rest[d.ID] && d.DesiredCount == 0
 	})
 	p = r.primary()
 	p.DesiredCount = r.svc.DesiredCount
-	for i := range r.svc.Deployments[1:] {
-		r.svc.Deployments[i+1].DesiredCount = 0
-	}
 	steady := running == r.svc.DesiredCount && live == running && len(r.svc.Deployments) == 1 && p.RolloutState != "FAILED"
 	if !steady {
 		r.svc.SteadyAt = time.Time{}
@@ -355,33 +516,46 @@ func (r *rollout) complete() {
 		p.RolloutState = "COMPLETED"
 		p.RolloutStateReason = "ECS deployment " + p.ID + " completed."
 		p.UpdatedAt = r.in.Now
-		r.event("(service " + r.svc.Name + ") (deployment " + p.ID + ") deployment completed.")
+		r.event("(deployment " + p.ID + ") deployment completed.")
+		r.completed()
 	}
 	if r.svc.LastCompleted == nil || r.svc.LastCompleted.ID != p.ID {
 		c := *p
 		r.svc.LastCompleted = &c
 	}
-	if again := r.svc.SteadyAt.Add(6 * time.Hour); r.svc.SteadyAt.IsZero() || !again.After(r.in.Now) {
-		r.event("(service " + r.svc.Name + ") has reached a steady state.")
-		r.svc.SteadyAt = r.in.Now
-	}
-	r.wakeAt(r.svc.SteadyAt.Add(6 * time.Hour))
+	r.steady()
 }
 
-// drain stops every task of a deleted service; with the last one it is INACTIVE.
+// steady says so, and again every few hours while it lasts.
+func (r *rollout) steady() {
+	if r.svc.SteadyAt.IsZero() || !r.svc.SteadyAt.Add(again).After(r.in.Now) {
+		r.event("has reached a steady state.")
+		r.svc.SteadyAt = r.in.Now
+	}
+	r.wakeAt(r.svc.SteadyAt.Add(again))
+}
+
+// drain stops every task of a deleted service. It is INACTIVE when all are
+// STOPPING or have stopped, as in AWS: nothing waits for the last container.
 func (r *rollout) drain() {
+	for _, d := range r.history {
+		d.finish(state.DeploymentStopped, "Service deployment stopped because the service was deleted.", r.in.Now)
+	}
 	id := ""
 	if len(r.svc.Deployments) > 0 {
 		id = r.primary().ID
 	}
 	r.stop(r.live(func(*state.Task) bool { return true }), "Scaling activity initiated by (deployment "+id+")")
 	for _, t := range r.all() {
-		if t.LastStatus != state.Stopped {
+		if !t.Past(state.Stopping) {
 			return
 		}
 	}
+	for s := range state.TaskSets.By(r.in.Read, "service", r.svc.ARN) {
+		r.removed = append(r.removed, s)
+	}
 	r.svc.Status = "INACTIVE"
-	r.svc.Deployments = nil // as AWS shows a service that is gone
+	r.svc.Deployments, r.svc.ServiceDeployment = nil, "" // as AWS shows a service that is gone
 	r.svc.DeletedAt = r.in.Now
 	r.svc.Wake = time.Time{}
 }
@@ -409,4 +583,5 @@ func (r *rollout) wakeAt(t time.Time) {
 	}
 }
 
-func (r *rollout) event(message string) { r.events = append(r.events, message) }
+// event appends what happened to the service.
+func (r *rollout) event(what string) { r.events = append(r.events, r.name+" "+what) }

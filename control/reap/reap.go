@@ -1,7 +1,7 @@
 // Package reap forgets what AWS forgets: stopped tasks, inactive services and
-// deregistered container instances after an hour, and deleted task definitions
-// once nothing refers to them. It never touches anything that is not already
-// ended.
+// deregistered container instances after an hour, client tokens after a day,
+// the history of services after 90 days, and deleted task definitions once
+// nothing refers to them. It never touches anything that is not already ended.
 package reap
 
 import (
@@ -100,6 +100,9 @@ func references(r store.Reader) map[string]bool {
 		if t.LastStatus != state.Stopped {
 			used[t.TaskDefinition] = true
 		}
+	}
+	for s := range state.TaskSets.All(r) {
+		used[s.TaskDefinition] = true
 	}
 	for s := range state.Services.All(r) {
 		if s.Status == "INACTIVE" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 
 	"github.com/berth-run/berth/auth"
 	api "github.com/berth-run/berth/aws/ecs"
@@ -116,6 +117,44 @@ func (q request) of(parse func(account, cluster, ref string) (string, error), cl
 			arn = everything
 		}
 		out[i] = arn
+	}
+	return out
+}
+
+// service adds the keys ecs:cluster and ecs:service.
+func (q request) service(cluster, ref *string) request {
+	return q.in(cluster).key("ecs:service", q.of(q.serviceARN, cluster, val(ref))...)
+}
+
+// taskSets are the ARNs of task sets of a service; "*" is any.
+func (q request) taskSets(cluster, service *string, refs ...string) []string {
+	owner := q.of(q.serviceARN, cluster, val(service))[0]
+	out := make([]string, len(refs))
+	for i, ref := range refs {
+		arn, err := taskSetARN(owner, ref)
+		switch {
+		case owner == everything || err != nil && ref != "*":
+			arn = everything
+		case ref == "*":
+			arn = strings.Replace(owner, ":service/", ":task-set/", 1) + "/*"
+		}
+		out[i] = arn
+	}
+	return out
+}
+
+// parts checks an action on deployments or revisions of services, each with the
+// keys of its cluster and service.
+func (q request) parts(action string, refs ...string) (out []auth.Check) {
+	for _, ref := range refs {
+		one := q
+		if a, ok := parseARN(ref); ok && len(a.path) == 3 {
+			one = q.key("ecs:cluster", q.arn(a.account, "cluster/"+a.path[0])).key("ecs:service", q.arn(a.account, "service/"+a.path[0]+"/"+a.path[1]))
+		}
+		out = append(out, one.check(action, named(&ref))...)
+	}
+	if out == nil {
+		out = q.check(action)
 	}
 	return out
 }
@@ -241,6 +280,47 @@ func (e *ECS) Authorize() map[string]Authorize {
 		}),
 		"ListServices": on(e, func(q request, in *api.ListServicesInput) []auth.Check {
 			return q.in(in.Cluster).check("ListServices")
+		}),
+
+		"ListServicesByNamespace": on(e, func(q request, in *api.ListServicesByNamespaceInput) []auth.Check {
+			return q.check("ListServicesByNamespace")
+		}),
+		"ListServiceDeployments": on(e, func(q request, in *api.ListServiceDeploymentsInput) []auth.Check {
+			return q.in(in.Cluster).check("ListServiceDeployments", q.of(q.serviceARN, in.Cluster, val(in.Service))...)
+		}),
+		"DescribeServiceDeployments": on(e, func(q request, in *api.DescribeServiceDeploymentsInput) []auth.Check {
+			return q.parts("DescribeServiceDeployments", in.ServiceDeploymentArns...)
+		}),
+		"DescribeServiceRevisions": on(e, func(q request, in *api.DescribeServiceRevisionsInput) []auth.Check {
+			return q.parts("DescribeServiceRevisions", in.ServiceRevisionArns...)
+		}),
+		"StopServiceDeployment": on(e, func(q request, in *api.StopServiceDeploymentInput) []auth.Check {
+			return q.parts("StopServiceDeployment", val(in.ServiceDeploymentArn))
+		}),
+		"ContinueServiceDeployment": on(e, func(q request, in *api.ContinueServiceDeploymentInput) []auth.Check {
+			return q.parts("ContinueServiceDeployment", val(in.ServiceDeploymentArn))
+		}),
+
+		"CreateTaskSet": on(e, func(q request, in *api.CreateTaskSetInput) []auth.Check {
+			q = q.service(in.Cluster, in.Service).key("ecs:task-definition", q.definitionOf(val(in.TaskDefinition)))
+			sets := q.taskSets(in.Cluster, in.Service, "*")[0]
+			return q.create("CreateTaskSet", sets, sets, in.Tags, false)
+		}),
+		"DescribeTaskSets": on(e, func(q request, in *api.DescribeTaskSetsInput) []auth.Check {
+			refs := in.TaskSets
+			if len(refs) == 0 {
+				refs = []string{"*"}
+			}
+			return q.service(in.Cluster, in.Service).check("DescribeTaskSets", q.taskSets(in.Cluster, in.Service, refs...)...)
+		}),
+		"UpdateTaskSet": on(e, func(q request, in *api.UpdateTaskSetInput) []auth.Check {
+			return q.service(in.Cluster, in.Service).check("UpdateTaskSet", q.taskSets(in.Cluster, in.Service, val(in.TaskSet))...)
+		}),
+		"DeleteTaskSet": on(e, func(q request, in *api.DeleteTaskSetInput) []auth.Check {
+			return q.service(in.Cluster, in.Service).check("DeleteTaskSet", q.taskSets(in.Cluster, in.Service, val(in.TaskSet))...)
+		}),
+		"UpdateServicePrimaryTaskSet": on(e, func(q request, in *api.UpdateServicePrimaryTaskSetInput) []auth.Check {
+			return q.in(in.Cluster).check("UpdateServicePrimaryTaskSet", q.of(q.serviceARN, in.Cluster, val(in.Service))...)
 		}),
 
 		"RegisterContainerInstance": on(e, func(q request, in *api.RegisterContainerInstanceInput) []auth.Check {

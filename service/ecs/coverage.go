@@ -39,6 +39,10 @@ var Stored = map[string]string{
 	"UpdateService.availabilityZoneRebalancing":                              "kept and shown; tasks are not moved between zones",
 	"CreateService.deploymentConfiguration.alarms":                           "kept while disabled; enabling it is refused",
 	"UpdateService.deploymentConfiguration.alarms":                           "kept while disabled; enabling it is refused",
+	"CreateService.serviceConnectConfiguration":                              "kept while disabled; enabling it is refused",
+	"UpdateService.serviceConnectConfiguration":                              "kept while disabled; enabling it is refused",
+	"CreateService.healthCheckGracePeriodSeconds":                            "kept for services with task sets; there are no load balancers yet, and without them it is refused",
+	"UpdateService.healthCheckGracePeriodSeconds":                            "kept for services with task sets; there are no load balancers yet, and without them it is refused",
 	"RegisterContainerInstance.platformDevices":                              "accepted; no device is given to tasks",
 	"RegisterContainerInstance.instanceIdentityDocument":                     "kept in the instance's attributes; the caller's permissions decide, the signature is not verified",
 

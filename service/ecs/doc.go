@@ -1,5 +1,6 @@
 // Package ecs is Amazon ECS as its API answers it: clusters, task definitions,
-// tasks, services, tags, account settings and the calls of agents.
+// tasks, services with their deployments and task sets, tags, account settings
+// and the calls of agents.
 //
 // A handler validates, makes one store transaction and answers with what that
 // transaction made true. It never waits for the world: RunTask answers

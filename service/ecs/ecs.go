@@ -3,10 +3,10 @@ package ecs
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/berth-run/berth/auth"
@@ -80,10 +80,8 @@ func (e *ECS) uuid() string {
 
 // deploymentID makes ecs-svc/ and 19 digits, the first of which is not 0.
 func (e *ECS) deploymentID() string {
-	var n uint64
-	for _, c := range e.cfg.NewID()[:16] {
-		n = n<<4 | uint64(strings.IndexRune("0123456789abcdef", c)&15)
-	}
+	b, _ := hex.DecodeString(e.cfg.NewID()) // it is 32 hex digits
+	n := binary.BigEndian.Uint64(b) ^ binary.BigEndian.Uint64(b[8:])
 	const low = 1_000_000_000_000_000_000
 	return fmt.Sprintf("ecs-svc/%d", low+n%(9*low-1))
 }

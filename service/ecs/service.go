@@ -12,64 +12,6 @@ import (
 	"github.com/berth-run/berth/store/state"
 )
 
-const maxDesired = 5000
-
-// absent refuses the parts of a service that have no machinery yet.
-type absent struct {
-	loadBalancers []api.LoadBalancer
-	registries    []api.ServiceRegistry
-	volumes       []api.ServiceVolumeConfiguration
-	lattice       []api.VpcLatticeConfiguration
-	connect       *api.ServiceConnectConfiguration
-	controller    *api.DeploymentController
-	configuration *api.DeploymentConfiguration
-	constraints   []api.PlacementConstraint
-	placement     []api.PlacementStrategy
-	gracePeriod   *int32
-}
-
-func (a absent) check() error {
-	switch {
-	case len(a.loadBalancers) > 0:
-		return unsupported("loadBalancers")
-	case len(a.registries) > 0:
-		return unsupported("serviceRegistries")
-	case len(a.volumes) > 0:
-		return unsupported("volumeConfigurations")
-	case len(a.lattice) > 0:
-		return unsupported("vpcLatticeConfigurations")
-	case a.connect != nil && val(a.connect.Enabled):
-		return unsupported("serviceConnectConfiguration")
-	case a.controller != nil && a.controller.Type != api.DeploymentControllerTypeEcs:
-		return unsupported("deploymentController " + string(a.controller.Type))
-	case len(a.constraints) > 0:
-		return invalid("Placement constraints are not supported with FARGATE launch type.")
-	case len(a.placement) > 0:
-		return invalid("Placement strategies are not supported with FARGATE launch type.")
-	case val(a.gracePeriod) != 0:
-		return invalid("Health check grace period is only valid for services configured to use load balancers")
-	}
-	c := a.configuration
-	if c == nil {
-		return nil
-	}
-	switch {
-	case c.Strategy != "" && c.Strategy != api.DeploymentStrategyRolling:
-		return unsupported("deploymentConfiguration.strategy " + string(c.Strategy))
-	case len(c.LifecycleHooks) > 0:
-		return unsupported("deploymentConfiguration.lifecycleHooks")
-	case c.LinearConfiguration != nil:
-		return unsupported("deploymentConfiguration.linearConfiguration")
-	case c.CanaryConfiguration != nil:
-		return unsupported("deploymentConfiguration.canaryConfiguration")
-	case val(c.BakeTimeInMinutes) != 0:
-		return unsupported("deploymentConfiguration.bakeTimeInMinutes")
-	case c.Alarms != nil && val(c.Alarms.Enable):
-		return unsupported("deploymentConfiguration.alarms")
-	}
-	return nil
-}
-
 // deploymentConfiguration lays what is given over what there is, which is AWS's
 // defaults for a new service.
 func deploymentConfiguration(have, given *api.DeploymentConfiguration) (*api.DeploymentConfiguration, error) {
@@ -111,37 +53,46 @@ func rebalancing(asked api.AvailabilityZoneRebalancing, def string, c *api.Deplo
 
 // checkCreate validates what needs no state.
 func checkCreate(in *api.CreateServiceInput) error {
+	daemon := in.SchedulingStrategy == api.SchedulingStrategyDaemon
+	external := in.DeploymentController != nil && in.DeploymentController.Type == api.DeploymentControllerTypeExternal
+	if err := checkToken(val(in.ClientToken), 36); err != nil {
+		return err
+	}
 	switch {
 	case !isName(val(in.ServiceName)):
 		return invalid("Service name must be 1 to 255 letters, digits, underscores and hyphens.")
-	case len(val(in.ClientToken)) > 36:
-		return invalid("Client token must be at most 36 characters.")
-	case in.LaunchType != "" && len(in.CapacityProviderStrategy) > 0:
-		return invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
-	case in.SchedulingStrategy == api.SchedulingStrategyDaemon && in.LaunchType == api.LaunchTypeFargate:
+	case daemon && in.LaunchType == api.LaunchTypeFargate:
 		return invalid("The DAEMON scheduling strategy is not supported with the FARGATE launch type.")
-	case in.SchedulingStrategy == api.SchedulingStrategyDaemon:
-		return unsupported("schedulingStrategy DAEMON")
-	case in.DesiredCount == nil:
+	case daemon && in.DesiredCount != nil:
+		return invalid("The daemon scheduling strategy does not support a desired count for services. Remove a value for desired count and try again")
+	case !daemon && !external && in.DesiredCount == nil:
 		return invalid("The desired count must be specified with the REPLICA scheduling strategy.")
-	case *in.DesiredCount < 0 || *in.DesiredCount > maxDesired:
-		return invalid("The desired count must be between 0 and %d.", maxDesired)
 	}
-	if err := (absent{
-		loadBalancers: in.LoadBalancers, registries: in.ServiceRegistries,
-		volumes: in.VolumeConfigurations, lattice: in.VpcLatticeConfigurations, connect: in.ServiceConnectConfiguration,
-		controller: in.DeploymentController, configuration: in.DeploymentConfiguration,
-		constraints: in.PlacementConstraints, placement: in.PlacementStrategy, gracePeriod: in.HealthCheckGracePeriodSeconds,
-	}).check(); err != nil {
-		return err
+	if name := givenOutsideTaskSets(in); external && name != "" {
+		return invalid("%s cannot be specified for a service with an EXTERNAL deployment controller. Specify it for its task sets.", name)
 	}
 	if val(in.Role) != "" {
 		return invalid("You cannot specify an IAM role for services that require a service linked role.")
 	}
-	if val(in.TaskDefinition) == "" {
-		return invalid("TaskDefinition can not be blank.")
+	return nil
+}
+
+// checkDesired validates a desired count.
+func checkDesired(r store.Reader, account string, n *int32) error {
+	if limit := state.Limit(r, account, "ecs/tasks-per-service"); n != nil && (*n < 0 || int(*n) > limit) {
+		return invalid("The desired count must be between 0 and %d.", limit)
 	}
 	return nil
+}
+
+func createParts(in *api.CreateServiceInput) parts {
+	return parts{
+		loadBalancers: in.LoadBalancers, registries: in.ServiceRegistries, strategy: in.CapacityProviderStrategy, launch: in.LaunchType,
+		volumes: in.VolumeConfigurations, lattice: in.VpcLatticeConfigurations, connect: in.ServiceConnectConfiguration,
+		controller: in.DeploymentController, scheduling: in.SchedulingStrategy, configuration: in.DeploymentConfiguration,
+		constraints: in.PlacementConstraints, placement: in.PlacementStrategy, gracePeriod: in.HealthCheckGracePeriodSeconds,
+		fargate: in.LaunchType == api.LaunchTypeFargate,
+	}
 }
 
 // CreateService makes a service and its first deployment.
@@ -154,13 +105,21 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 	if err := checkCreate(in); err != nil {
 		return nil, err
 	}
+	p := createParts(in)
+	if err := p.check(); err != nil {
+		return nil, err
+	}
 	configuration, err := deploymentConfiguration(nil, in.DeploymentConfiguration)
 	if err != nil {
 		return nil, err
 	}
-	balance, err := rebalancing(in.AvailabilityZoneRebalancing, string(api.AvailabilityZoneRebalancingEnabled), configuration)
-	if err != nil {
-		return nil, err
+	balance := string(api.AvailabilityZoneRebalancingDisabled)
+	if !p.external() {
+		if balance, err = rebalancing(in.AvailabilityZoneRebalancing, string(api.AvailabilityZoneRebalancingEnabled), configuration); err != nil {
+			return nil, err
+		}
+	} else if in.AvailabilityZoneRebalancing == api.AvailabilityZoneRebalancingEnabled {
+		return nil, invalid("Availability Zone Rebalancing is not supported with the EXTERNAL deployment controller.")
 	}
 	now := e.now()
 	out := &api.CreateServiceOutput{}
@@ -169,28 +128,48 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 		if err != nil {
 			return err
 		}
-		on, err := e.serviceCompute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy)
+		asked := *in
+		asked.Cluster = &cluster.ARN
+		request, err := fingerprint(&asked)
 		if err != nil {
 			return err
 		}
-		launch := on.launch
-		platform, err := resolvePlatform(in.PlatformVersion, launch)
-		if err != nil {
+		arn := e.arn(caller.Account, "service/"+cluster.Name+"/"+*in.ServiceName)
+		have, exists := state.Services.Get(tx, arn)
+		if t := used(tx, caller.Account, "CreateService", val(in.ClientToken), now); t != nil {
+			if t.Request != request {
+				return invalid("Creation of service was not idempotent.")
+			}
+			if exists && have.Status == statusActive && have.Request == request {
+				out.Service = new(serviceView(tx, have, true))
+				return nil
+			}
+		}
+		if err := checkDesired(tx, caller.Account, in.DesiredCount); err != nil {
 			return err
 		}
-		td, err := e.forService(tx, caller.Account, *in.TaskDefinition, launch, val(in.EnableExecuteCommand))
-		if err != nil {
-			return err
-		}
-		if _, err := checkNetwork(tx, caller.Account, &td.Doc, launch, in.NetworkConfiguration); err != nil {
+		var td *state.TaskDefinition
+		var on compute
+		platform, p := "", p
+		if !p.external() {
+			if on, err = e.compute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy); err != nil {
+				return err
+			}
+			p.fargate = on.launch == string(api.LaunchTypeFargate)
+			if platform, err = resolvePlatform(in.PlatformVersion, on.launch); err != nil {
+				return err
+			}
+			if td, err = e.deployable(tx, caller.Account, in, p, on); err != nil {
+				return err
+			}
+		} else if err := p.refuse(); err != nil {
 			return err
 		}
 		s := &state.Service{
-			ARN: e.arn(caller.Account, "service/"+cluster.Name+"/"+*in.ServiceName), Account: caller.Account,
-			Cluster: cluster.ARN, Name: *in.ServiceName, Status: statusActive, ClientToken: val(in.ClientToken),
-			DesiredCount: int(*in.DesiredCount), LaunchType: on.asked(), CapacityProviderStrategy: on.strategy,
-			PlatformVersion: cmp.Or(val(in.PlatformVersion), platformLatest), PlatformFamily: platformLinux,
-			TaskDefinition: td.ARN, SchedulingStrategy: string(api.SchedulingStrategyReplica),
+			ARN: arn, Account: caller.Account,
+			Cluster: cluster.ARN, Name: *in.ServiceName, Status: statusActive, ClientToken: val(in.ClientToken), Request: request,
+			DesiredCount: int(val(in.DesiredCount)), LaunchType: on.asked(), CapacityProviderStrategy: on.strategy,
+			SchedulingStrategy:      string(api.SchedulingStrategyReplica),
 			DeploymentController:    &api.DeploymentController{Type: api.DeploymentControllerTypeEcs},
 			DeploymentConfiguration: configuration, Network: storedNetwork(in.NetworkConfiguration),
 			LoadBalancers: in.LoadBalancers, ServiceRegistries: in.ServiceRegistries,
@@ -201,13 +180,17 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 			RoleARN:                     "arn:aws:iam::" + caller.Account + ":role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",
 			CreatedBy:                   caller.PrincipalARN(), Tags: tags, CreatedAt: now,
 		}
-		if have, ok := state.Services.Get(tx, s.ARN); ok {
+		if p.external() {
+			s.DeploymentController = in.DeploymentController
+		} else {
+			s.TaskDefinition, s.PlatformVersion, s.PlatformFamily = td.ARN, cmp.Or(val(in.PlatformVersion), platformLatest), platformLinux
+		}
+		if exists {
 			switch {
 			case have.Status == statusDraining:
 				return invalid("Unable to Start a service that is still Draining.")
 			case have.Status == statusActive && sameService(have, s):
-				v := serviceView(tx, have, true)
-				out.Service = &v
+				out.Service = new(serviceView(tx, have, true))
 				return nil
 			case have.Status == statusActive:
 				return invalid("Creation of service was not idempotent.")
@@ -215,12 +198,57 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 			// An INACTIVE service's name is free; its history goes.
 			state.Events.Delete(tx, s.ARN)
 		}
-		e.deploy(s, platform, now)
+		if err := roomForService(tx, cluster); err != nil {
+			return err
+		}
+		if td != nil {
+			e.deploy(tx, s, td, platform, now)
+		}
 		state.Services.Put(tx, s)
-		v := serviceView(tx, s, true)
-		out.Service = &v
+		remember(tx, &state.ClientToken{Account: caller.Account, Operation: "CreateService", Token: val(in.ClientToken), Request: request, Resources: []string{arn}, At: now})
+		out.Service = new(serviceView(tx, s, true))
 		return nil
 	})
+}
+
+// roomForService enforces the quota of services in a cluster.
+func roomForService(tx *store.Tx, cluster *state.Cluster) error {
+	tx.Guard("ecs-services/" + cluster.ARN)
+	n := 0
+	for s := range state.Services.By(tx, "cluster", cluster.ARN) {
+		if s.Status != statusInactive {
+			n++
+		}
+	}
+	if limit := state.Limit(tx, cluster.Account, "ecs/services-per-cluster"); n >= limit {
+		return invalid("The maximum number of services per cluster (%d) has been reached.", limit)
+	}
+	return nil
+}
+
+// deployable validates a new service against what there is, and finds its task definition.
+func (e *ECS) deployable(r store.Reader, account string, in *api.CreateServiceInput, p parts, on compute) (*state.TaskDefinition, error) {
+	if val(in.TaskDefinition) == "" {
+		return nil, invalid("TaskDefinition can not be blank.")
+	}
+	td, err := e.startable(r, account, *in.TaskDefinition, client)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.fit(r, account, &td.Doc); err != nil {
+		return nil, err
+	}
+	if err := p.refuse(); err != nil {
+		return nil, err
+	}
+	if err := on.forService(); err != nil {
+		return nil, err
+	}
+	if td, err = e.forService(r, account, *in.TaskDefinition, on.launch, val(in.EnableExecuteCommand)); err != nil {
+		return nil, err
+	}
+	_, err = checkNetwork(r, account, &td.Doc, on.launch, in.NetworkConfiguration)
+	return td, err
 }
 
 // forService finds a task definition that a service may run.
@@ -248,43 +276,21 @@ func sameService(a, b *state.Service) bool {
 		a.SchedulingStrategy == b.SchedulingStrategy && a.EnableECSManagedTags == b.EnableECSManagedTags &&
 		a.EnableExecuteCommand == b.EnableExecuteCommand && a.PropagateTags == b.PropagateTags &&
 		a.AvailabilityZoneRebalancing == b.AvailabilityZoneRebalancing &&
-		sameDocument(a.CapacityProviderStrategy, b.CapacityProviderStrategy) && sameDocument(a.DeploymentConfiguration, b.DeploymentConfiguration) && sameDocument(a.Network, b.Network) &&
+		sameDocument(a.CapacityProviderStrategy, b.CapacityProviderStrategy) &&
+		sameDocument(a.DeploymentConfiguration, b.DeploymentConfiguration) && sameDocument(a.Network, b.Network) &&
 		sameDocument(a.ServiceConnect, b.ServiceConnect) && sameDocument(a.HealthCheckGracePeriod, b.HealthCheckGracePeriod) &&
 		slices.Equal(a.Tags, b.Tags)
-}
-
-// deploy starts a deployment of what the service asks for. The deploy
-// controller finds it and does the rest.
-func (e *ECS) deploy(s *state.Service, platform string, now time.Time) {
-	id := e.deploymentID()
-	for i := range s.Deployments {
-		if d := &s.Deployments[i]; d.Status == "PRIMARY" {
-			d.Status, d.UpdatedAt = statusActive, now
-		}
-	}
-	s.Deployments = append([]state.Deployment{{
-		ID: id, Status: "PRIMARY", TaskDefinition: s.TaskDefinition, DesiredCount: s.DesiredCount,
-		LaunchType: s.LaunchType, CapacityProviderStrategy: s.CapacityProviderStrategy,
-		PlatformVersion: platform, PlatformFamily: s.PlatformFamily, Network: s.Network,
-		CreatedAt: now, UpdatedAt: now,
-		RolloutState: string(api.DeploymentRolloutStateInProgress), RolloutStateReason: "ECS deployment " + id + " in progress.",
-	}}, s.Deployments...)
 }
 
 // UpdateService changes what a service wants. It starts a deployment if that is
 // something its running tasks do not have.
 func (e *ECS) UpdateService(ctx context.Context, in *api.UpdateServiceInput) (*api.UpdateServiceOutput, error) {
 	caller := e.caller(ctx)
-	if in.DesiredCount != nil && (*in.DesiredCount < 0 || *in.DesiredCount > maxDesired) {
-		return nil, invalid("The desired count must be between 0 and %d.", maxDesired)
-	}
-	if err := (absent{
-		loadBalancers: in.LoadBalancers, registries: in.ServiceRegistries,
+	p := parts{
+		loadBalancers: in.LoadBalancers, registries: in.ServiceRegistries, strategy: in.CapacityProviderStrategy,
 		volumes: in.VolumeConfigurations, lattice: in.VpcLatticeConfigurations, connect: in.ServiceConnectConfiguration,
-		controller: in.DeploymentController, configuration: in.DeploymentConfiguration,
-		constraints: in.PlacementConstraints, placement: in.PlacementStrategy, gracePeriod: in.HealthCheckGracePeriodSeconds,
-	}).check(); err != nil {
-		return nil, err
+		configuration: in.DeploymentConfiguration,
+		constraints:   in.PlacementConstraints, placement: in.PlacementStrategy, gracePeriod: in.HealthCheckGracePeriodSeconds,
 	}
 	now := e.now()
 	out := &api.UpdateServiceOutput{}
@@ -296,19 +302,88 @@ func (e *ECS) UpdateService(ctx context.Context, in *api.UpdateServiceInput) (*a
 		if have.Status != statusActive {
 			return &api.ServiceNotActiveException{Message: "Service was not ACTIVE."}
 		}
+		p := p
+		p.controller, p.fargate = have.DeploymentController, have.LaunchType == string(api.LaunchTypeFargate) && !isExternal(have)
+		if err := p.check(); err != nil {
+			return err
+		}
+		if err := frozen(have.DeploymentController, in); err != nil {
+			return err
+		}
+		if err := checkDesired(tx, caller.Account, in.DesiredCount); err != nil {
+			return err
+		}
 		s := have.Clone()
-		if err := e.change(tx, caller, s, in, now); err != nil {
+		if isExternal(s) {
+			err = resize(tx, s, in, p, now)
+		} else {
+			err = e.change(tx, caller, s, in, p, now)
+		}
+		if err != nil {
 			return err
 		}
 		state.Services.Put(tx, s)
-		v := serviceView(tx, s, true)
-		out.Service = &v
+		out.Service = new(serviceView(tx, s, true))
 		return nil
 	})
 }
 
+// resize applies an update to a service whose task sets have the rest.
+func resize(tx *store.Tx, s *state.Service, in *api.UpdateServiceInput, p parts, now time.Time) error {
+	if err := p.refuse(); err != nil {
+		return err
+	}
+	if in.AvailabilityZoneRebalancing == api.AvailabilityZoneRebalancingEnabled {
+		return invalid("Availability Zone Rebalancing is not supported with the EXTERNAL deployment controller.")
+	}
+	c, err := deploymentConfiguration(s.DeploymentConfiguration, in.DeploymentConfiguration)
+	if err != nil {
+		return err
+	}
+	s.DeploymentConfiguration = c
+	settings(s, in)
+	if in.DesiredCount == nil || int(*in.DesiredCount) == s.DesiredCount {
+		return nil
+	}
+	n := int(*in.DesiredCount)
+	tx.Guard("ecs-task-sets/" + s.ARN)
+	for t := range state.TaskSets.By(tx, "service", s.ARN) {
+		if t.Desired(n) != t.Desired(s.DesiredCount) {
+			next := *t
+			unsettle(&next, now)
+			state.TaskSets.Put(tx, &next)
+		}
+	}
+	s.DesiredCount = n
+	return nil
+}
+
+// settings applies what concerns tasks that are yet to start, and no deployment.
+func settings(s *state.Service, in *api.UpdateServiceInput) {
+	if in.EnableExecuteCommand != nil {
+		s.EnableExecuteCommand = *in.EnableExecuteCommand
+	}
+	if in.EnableECSManagedTags != nil {
+		s.EnableECSManagedTags = *in.EnableECSManagedTags
+	}
+	if in.PropagateTags != "" {
+		s.PropagateTags = string(in.PropagateTags)
+	}
+	if in.HealthCheckGracePeriodSeconds != nil {
+		s.HealthCheckGracePeriod = in.HealthCheckGracePeriodSeconds
+	}
+}
+
 // change applies an update to a service.
-func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *api.UpdateServiceInput, now time.Time) (err error) {
+func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *api.UpdateServiceInput, p parts, now time.Time) (err error) {
+	if td, ok := state.TaskDefinitions.Get(tx, s.TaskDefinition); ok && in.TaskDefinition == nil {
+		if err := p.fit(tx, caller.Account, &td.Doc); err != nil {
+			return err
+		}
+	}
+	if err := p.refuse(); err != nil {
+		return err
+	}
 	if s.DeploymentConfiguration, err = deploymentConfiguration(s.DeploymentConfiguration, in.DeploymentConfiguration); err != nil {
 		return err
 	}
@@ -320,15 +395,7 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 		return err
 	}
 	old := *s
-	if in.EnableExecuteCommand != nil {
-		s.EnableExecuteCommand = *in.EnableExecuteCommand
-	}
-	if in.EnableECSManagedTags != nil {
-		s.EnableECSManagedTags = *in.EnableECSManagedTags
-	}
-	if in.PropagateTags != "" {
-		s.PropagateTags = string(in.PropagateTags)
-	}
+	settings(s, in)
 	if in.ServiceConnectConfiguration != nil {
 		s.ServiceConnect = in.ServiceConnectConfiguration
 	}
@@ -338,9 +405,6 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 	if in.NetworkConfiguration != nil {
 		s.Network = storedNetwork(in.NetworkConfiguration)
 	}
-	if in.HealthCheckGracePeriodSeconds != nil {
-		s.HealthCheckGracePeriod = in.HealthCheckGracePeriodSeconds
-	}
 	if in.DesiredCount != nil {
 		s.DesiredCount = int(*in.DesiredCount)
 	}
@@ -349,8 +413,11 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 		if err != nil {
 			return err
 		}
-		on, err := e.serviceCompute(tx, cluster, "", in.CapacityProviderStrategy)
+		on, err := e.compute(tx, cluster, "", in.CapacityProviderStrategy)
 		if err != nil {
+			return err
+		}
+		if err := on.forService(); err != nil {
 			return err
 		}
 		s.LaunchType, s.CapacityProviderStrategy = on.asked(), on.strategy
@@ -396,7 +463,7 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 	}
 	if force || td.ARN != old.TaskDefinition || !sameDocument(s.Network, old.Network) || platform != runs ||
 		!sameDocument(s.CapacityProviderStrategy, old.CapacityProviderStrategy) {
-		e.deploy(s, platform, now)
+		e.deploy(tx, s, td, platform, now)
 	} else if s.DesiredCount != old.DesiredCount && len(s.Deployments) > 0 {
 		s.Deployments[0].DesiredCount, s.Deployments[0].UpdatedAt = s.DesiredCount, now
 	}
@@ -419,7 +486,7 @@ func (e *ECS) DeleteService(ctx context.Context, in *api.DeleteServiceInput) (*a
 			return &api.ServiceNotFoundException{Message: "Service not found."}
 		case s.Status == statusActive && !val(in.Force) && s.DesiredCount > 0:
 			return invalid("The service cannot be stopped while it is scaled above 0.")
-		case s.Status == statusActive && !val(in.Force) && len(s.Deployments) > 1:
+		case s.Status == statusActive && !val(in.Force) && (len(s.Deployments) > 1 || hasTaskSets(tx, s)):
 			return invalid("The service cannot be stopped while deployments are active.")
 		}
 		if s.Status == statusActive {
@@ -492,21 +559,7 @@ func (e *ECS) ListServices(ctx context.Context, in *api.ListServicesInput) (*api
 // serviceView is a service as the API shows it. Its counts are those of its
 // tasks at this moment.
 func serviceView(r store.Reader, s *state.Service, tags bool) api.Service {
-	type counts struct{ running, pending int }
-	var all counts
-	by := map[string]counts{}
-	for t := range state.Tasks.By(r, "service", s.ARN) {
-		c := by[t.Deployment]
-		switch {
-		case t.LastStatus == state.Running:
-			c.running++
-			all.running++
-		case isPending(t) && t.DesiredStatus == state.Running:
-			c.pending++
-			all.pending++
-		}
-		by[t.Deployment] = c
-	}
+	all, by := tally(r, s.ARN)
 	v := api.Service{
 		ServiceArn: &s.ARN, ServiceName: &s.Name, ClusterArn: &s.Cluster, Status: &s.Status,
 		LoadBalancers: list(s.LoadBalancers), ServiceRegistries: list(s.ServiceRegistries),
@@ -528,9 +581,17 @@ func serviceView(r store.Reader, s *state.Service, tags bool) api.Service {
 	if tags {
 		v.Tags = tagView(s.Tags)
 	}
+	v.CurrentServiceDeployment = opt(s.ServiceDeployment)
+	if isExternal(s) {
+		v.TaskSets = taskSetViews(r, s, tags)
+	}
 	for i := range s.Deployments {
 		d := &s.Deployments[i]
 		c := by[d.ID]
+		if rev, ok := state.ServiceRevisions.Get(r, state.RevisionARN(s.ARN, d.ID)); ok {
+			v.CurrentServiceRevisions = append(v.CurrentServiceRevisions, api.ServiceCurrentRevisionSummary{
+				Arn: &rev.ARN, RequestedTaskCount: num(d.DesiredCount), RunningTaskCount: num(c.running), PendingTaskCount: num(c.pending)})
+		}
 		v.Deployments = append(v.Deployments, api.Deployment{
 			Id: &d.ID, Status: &d.Status, TaskDefinition: &d.TaskDefinition,
 			DesiredCount: num(d.DesiredCount), RunningCount: num(c.running), PendingCount: num(c.pending), FailedTasks: num(d.FailedTasks),

@@ -42,10 +42,16 @@ func (b *bench) launch(n int, status string) {
 	})
 }
 
+const registry = "arn:aws:servicediscovery:us-east-1:" + account + ":service/srv-1"
+
+func balancer(more string) string {
+	return `{"targetGroupArn":"arn:aws:elasticloadbalancing:us-east-1:` + account + `:targetgroup/web/1",` + more + `}`
+}
+
 func TestCreateServiceRefuses(t *testing.T) {
 	b := newBench(t)
 	b.register(webDefinition)
-	b.register(webDefinition)
+	b.register(strings.Replace(webDefinition, `{"containerPort":80}`, `{"containerPort":80,"name":"http"}`, 1))
 	try(b, b.DeregisterTaskDefinition, &api.DeregisterTaskDefinitionInput{TaskDefinition: new("web:1")})
 	const ip = "InvalidParameterException: "
 	no := func(f string) string { return ip + f + " is not supported by this version of Berth." }
@@ -63,18 +69,53 @@ func TestCreateServiceRefuses(t *testing.T) {
 		{base(`"desiredCount":1,"launchType":"FARGATE","capacityProviderStrategy":[{"capacityProvider":"x"}]`),
 			ip + "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again."},
 		{base(`"desiredCount":1,"capacityProviderStrategy":[{"capacityProvider":"x"}]`), ip + notAssociated},
-		{with(`"loadBalancers":[{"containerName":"web"}]`), no("loadBalancers")},
-		{with(`"serviceRegistries":[{"registryArn":"x"}]`), no("serviceRegistries")},
-		{with(`"volumeConfigurations":[{"name":"x"}]`), no("volumeConfigurations")},
-		{with(`"vpcLatticeConfigurations":[{"roleArn":"x"}]`), no("vpcLatticeConfigurations")},
+		{base(`"launchType":"MANAGED_INSTANCES","desiredCount":1`), ip + "The launch type MANAGED_INSTANCES is only available through a capacity provider strategy."},
+		{base(`"schedulingStrategy":"DAEMON","desiredCount":1`),
+			ip + "The daemon scheduling strategy does not support a desired count for services. Remove a value for desired count and try again"},
+		{base(`"schedulingStrategy":"DAEMON","deploymentController":{"type":"EXTERNAL"}`), ip + "taskDefinition cannot be specified for a service with an EXTERNAL deployment controller. Specify it for its task sets."},
+		{`{"serviceName":"web","schedulingStrategy":"DAEMON","deploymentController":{"type":"EXTERNAL"}}`, ip + "The DAEMON scheduling strategy is not supported with the EXTERNAL deployment controller."},
+		{with(`"loadBalancers":[` + balancer(`"containerName":"web","containerPort":80`) + `]`), no("loadBalancers")},
+		{with(`"loadBalancers":[` + strings.Repeat(balancer(`"containerName":"web","containerPort":80`)+",", 5) + balancer(`"containerName":"web","containerPort":80`) + `]`), ip + "loadBalancers can have at most 5 items."},
+		{with(`"loadBalancers":[{"containerName":"web","containerPort":80}]`), ip + "You must specify either a loadBalancerName or a targetGroupArn."},
+		{with(`"loadBalancers":[` + balancer(`"loadBalancerName":"x"`) + `]`), ip + "loadBalancerName and targetGroupArn cannot both be specified. You must specify either a loadBalancerName or a targetGroupArn."},
+		{with(`"loadBalancers":[` + balancer(`"containerPort":80`) + `]`), ip + "Container name can not be blank."},
+		{with(`"loadBalancers":[` + balancer(`"containerName":"web"`) + `]`), ip + "Container port must be between 1 and 65535."},
+		{with(`"loadBalancers":[` + balancer(`"containerName":"no","containerPort":80`) + `]`), ip + "The container no does not exist in the task definition."},
+		{with(`"loadBalancers":[` + balancer(`"containerName":"web","containerPort":81`) + `]`), ip + "The container web did not have a container port 81 defined."},
+		{with(`"loadBalancers":[` + balancer(`"containerName":"web","containerPort":80`) + `],"healthCheckGracePeriodSeconds":-1`), ip + "healthCheckGracePeriodSeconds must be between 0 and 2147483647."},
+		{with(`"loadBalancers":[` + balancer(`"containerName":"web","containerPort":80`) + `],"deploymentConfiguration":{"strategy":"BLUE_GREEN"}`),
+			ip + "advancedConfiguration is required for load balancers of services with the BLUE_GREEN deployment strategy."},
+		{with(`"serviceRegistries":[{"registryArn":"` + registry + `"}]`), no("serviceRegistries")},
+		{with(`"serviceRegistries":[{"registryArn":"` + registry + `"},{"registryArn":"` + registry + `"}]`), ip + "serviceRegistries can have at most 1 items."},
+		{with(`"serviceRegistries":[{"registryArn":"x"}]`), ip + "Invalid service registry ARN: x"},
+		{with(`"serviceRegistries":[{"registryArn":"` + registry + `","containerName":"web"}]`), ip + "When specifying containerName or containerPort of a service registry, specify both."},
+		{with(`"serviceRegistries":[{"registryArn":"` + registry + `","containerName":"web","containerPort":81}]`), ip + "The container web did not have a container port 81 defined."},
+		{with(`"volumeConfigurations":[{"name":"x"}]`), ip + "The volume x is not configured at launch in the task definition."},
+		{with(`"volumeConfigurations":[{"name":"x"},{"name":"y"}]`), ip + "volumeConfigurations can have at most 1 items."},
+		{with(`"vpcLatticeConfigurations":[{"roleArn":"x","portName":"http"}]`), no("vpcLatticeConfigurations")},
+		{with(`"vpcLatticeConfigurations":[{"roleArn":"x","portName":"no"}]`), ip + "The port name no is not defined in the task definition."},
 		{with(`"serviceConnectConfiguration":{"enabled":true}`), no("serviceConnectConfiguration")},
-		{with(`"deploymentController":{"type":"EXTERNAL"}`), no("deploymentController EXTERNAL")},
+		{with(`"serviceConnectConfiguration":{"enabled":true,"services":[{"portName":"no"}]}`), ip + "The port name no is not defined in the task definition."},
+		{with(`"serviceConnectConfiguration":{"enabled":true,"namespace":"arn:aws:ecs:x"}`), ip + "Invalid namespace ARN: arn:aws:ecs:x"},
+		{with(`"deploymentController":{"type":"EXTERNAL"}`), ip + "taskDefinition cannot be specified for a service with an EXTERNAL deployment controller. Specify it for its task sets."},
+		{with(`"deploymentController":{"type":"CODE_DEPLOY"}`), ip + "The CODE_DEPLOY deployment controller requires a load balancer."},
 		{with(`"deploymentConfiguration":{"strategy":"BLUE_GREEN"}`), no("deploymentConfiguration.strategy BLUE_GREEN")},
 		{with(`"deploymentConfiguration":{"alarms":{"alarmNames":["a"],"enable":true,"rollback":false}}`), no("deploymentConfiguration.alarms")},
-		{with(`"deploymentConfiguration":{"lifecycleHooks":[{}]}`), no("deploymentConfiguration.lifecycleHooks")},
+		{with(`"deploymentConfiguration":{"lifecycleHooks":[{}]}`), ip + "A lifecycle hook must have at least one lifecycle stage."},
+		{with(`"deploymentConfiguration":{"lifecycleHooks":[{"targetType":"PAUSE","lifecycleStages":["TEST_TRAFFIC_SHIFT"]}]}`), ip + "A PAUSE lifecycle hook is not supported at the TEST_TRAFFIC_SHIFT and PRODUCTION_TRAFFIC_SHIFT stages."},
+		{with(`"deploymentConfiguration":{"lifecycleHooks":[{"targetType":"PAUSE","lifecycleStages":["POST_SCALE_UP"]}]}`), no("deploymentConfiguration.lifecycleHooks")},
+		{with(`"deploymentConfiguration":{"strategy":"LINEAR","linearConfiguration":{"stepPercent":2.9}}`), ip + "stepPercent must be between 3.0 and 100.0."},
+		{with(`"deploymentConfiguration":{"strategy":"LINEAR","linearConfiguration":{"stepPercent":20}}`), no("deploymentConfiguration.strategy LINEAR")},
+		{with(`"deploymentConfiguration":{"canaryConfiguration":{"canaryPercent":5}}`), ip + "canaryConfiguration is only supported with the CANARY deployment strategy."},
+		{with(`"deploymentConfiguration":{"strategy":"CANARY","canaryConfiguration":{"canaryPercent":0}}`), ip + "canaryPercent must be between 0.1 and 100.0."},
+		{with(`"deploymentConfiguration":{"bakeTimeInMinutes":1441}`), ip + "bakeTimeInMinutes must be between 0 and 1440."},
+		{with(`"deploymentConfiguration":{"bakeTimeInMinutes":5}`), no("deploymentConfiguration.bakeTimeInMinutes")},
 		{with(`"deploymentConfiguration":{"maximumPercent":100}`), ip + "Both maximumPercent and minimumHealthyPercent cannot be 100 as this will block deployments."},
 		{with(`"deploymentConfiguration":{"minimumHealthyPercent":101}`), ip + "minimumHealthyPercent must be between 0 and 100."},
 		{with(`"deploymentConfiguration":{"maximumPercent":100,"minimumHealthyPercent":50},"availabilityZoneRebalancing":"ENABLED"`), ip + "Availability Zone Rebalancing does not support maximumPercent <= 100%"},
+		{with(`"placementStrategy":[{"type":"random"}]`), ip + "Placement strategies are not supported with FARGATE launch type."},
+		{with(`"placementConstraints":[{"type":"distinctInstance"}]`), ip + "Placement constraints are not supported with FARGATE launch type."},
+		{base(`"desiredCount":1,"placementStrategy":[{"type":"random"}]`), no("placementStrategy")},
 		{with(`"healthCheckGracePeriodSeconds":5`), ip + "Health check grace period is only valid for services configured to use load balancers"},
 		{with(`"role":"x"`), ip + "You cannot specify an IAM role for services that require a service linked role."},
 		{with(`"platformVersion":"0.1"`), "PlatformUnknownException: The specified platform version does not exist."},
@@ -176,14 +217,15 @@ func TestUpdateService(t *testing.T) {
 	try(b, b.DeregisterTaskDefinition, &api.DeregisterTaskDefinitionInput{TaskDefinition: new("web:1")})
 	const ip = "InvalidParameterException: "
 	for body, want := range map[string]string{
-		`{"service":"none"}`:                                                              "ServiceNotFoundException: Service not found.",
-		`{"service":"web","desiredCount":-1}`:                                             ip + "The desired count must be between 0 and 5000.",
-		`{"service":"web","taskDefinition":"web:1"}`:                                      "ClientException: TaskDefinition is inactive",
-		`{"service":"web","taskDefinition":"nope"}`:                                       "ClientException: TaskDefinition not found.",
-		`{"service":"web","loadBalancers":[{"containerName":"x"}]}`:                       ip + "loadBalancers is not supported by this version of Berth.",
-		`{"service":"web","deploymentConfiguration":{"maximumPercent":100}}`:              ip + "Both maximumPercent and minimumHealthyPercent cannot be 100 as this will block deployments.",
-		`{"service":"web","deploymentController":{"type":"CODE_DEPLOY"}}`:                 ip + "deploymentController CODE_DEPLOY is not supported by this version of Berth.",
-		`{"service":"web","networkConfiguration":{"awsvpcConfiguration":{"subnets":[]}}}`: ip + "subnets can not be empty.",
+		`{"service":"none"}`:                         "ServiceNotFoundException: Service not found.",
+		`{"service":"web","desiredCount":-1}`:        ip + "The desired count must be between 0 and 5000.",
+		`{"service":"web","taskDefinition":"web:1"}`: "ClientException: TaskDefinition is inactive",
+		`{"service":"web","taskDefinition":"nope"}`:  "ClientException: TaskDefinition not found.",
+		`{"service":"web","loadBalancers":[` + balancer(`"containerName":"web","containerPort":80`) + `]}`: ip + "loadBalancers is not supported by this version of Berth.",
+		`{"service":"web","deploymentController":{"type":"EXTERNAL"}}`:                                     ip + "changing the deploymentController of a service is not supported by this version of Berth.",
+		`{"service":"web","deploymentConfiguration":{"maximumPercent":100}}`:                               ip + "Both maximumPercent and minimumHealthyPercent cannot be 100 as this will block deployments.",
+		`{"service":"web","deploymentController":{"type":"CODE_DEPLOY"}}`:                                  ip + "deploymentController CODE_DEPLOY is not supported by this version of Berth.",
+		`{"service":"web","networkConfiguration":{"awsvpcConfiguration":{"subnets":[]}}}`:                  ip + "subnets can not be empty.",
 	} {
 		refuse(b, b.UpdateService, read[api.UpdateServiceInput](t, body), want)
 	}
@@ -238,19 +280,4 @@ func TestListServicesPages(t *testing.T) {
 	if len(first.ServiceArns) != 10 || len(rest.ServiceArns) != 2 || rest.NextToken != nil || !slices.IsSorted(append(first.ServiceArns, rest.ServiceArns...)) {
 		t.Errorf("%v then %v", first.ServiceArns, rest.ServiceArns)
 	}
-}
-
-func TestTaskProtectionIsNotPretended(t *testing.T) {
-	b := newBench(t)
-	b.register(webDefinition)
-	b.createService("")
-	b.launch(1, state.Running)
-	service := try(b, b.ListTasks, &api.ListTasksInput{ServiceName: new("web")}).TaskArns[0]
-	lone := *b.run("").Tasks[0].TaskArn
-	out := try(b, b.GetTaskProtection, &api.GetTaskProtectionInput{Cluster: new("default"), Tasks: []string{service, lone}})
-	if len(out.ProtectedTasks) != 1 || *out.ProtectedTasks[0].ProtectionEnabled || *out.Failures[0].Reason != "TASK_NOT_VALID" {
-		t.Errorf("%s", pretty(out))
-	}
-	refuse(b, b.UpdateTaskProtection, &api.UpdateTaskProtectionInput{Cluster: new("default"), Tasks: []string{service}, ProtectionEnabled: new(true)},
-		"InvalidParameterException: protectionEnabled is not supported by this version of Berth.")
 }

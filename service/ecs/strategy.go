@@ -87,6 +87,8 @@ func (e *ECS) associate(tx *store.Tx, c *state.Cluster, names []string, strategy
 	return nil
 }
 
+const emptyProvider = "No Container Instances were found in your capacity provider."
+
 const notAssociated = "The specified capacity provider strategy cannot contain a capacity provider that is not associated with the cluster. Associate the capacity provider with the cluster and try again."
 
 // sameKind refuses strategies over capacity of more than one kind.
@@ -164,19 +166,15 @@ func (c compute) asked() string {
 	return c.launch
 }
 
-// serviceCompute decides what a service's tasks run on, as far as this version
-// can run them.
-func (e *ECS) serviceCompute(r store.Reader, c *state.Cluster, launch api.LaunchType, strategy []api.CapacityProviderStrategyItem) (compute, error) {
-	on, err := e.compute(r, c, launch, strategy)
+// forService refuses what this version cannot run a service on.
+func (c compute) forService() error {
 	switch {
-	case err != nil:
-		return compute{}, err
-	case on.launch == string(api.LaunchTypeFargate):
-		return on, nil
-	case on.strategy == nil:
-		return compute{}, unsupported("launchType " + on.launch)
+	case c.launch == string(api.LaunchTypeFargate):
+		return nil
+	case c.strategy == nil:
+		return unsupported("launchType " + c.launch)
 	}
-	return compute{}, on.available(r, c)
+	return invalid(emptyProvider)
 }
 
 // spread gives n tasks their capacity providers; "" without a strategy.
@@ -196,7 +194,7 @@ func (c compute) available(r store.Reader, cluster *state.Cluster) error {
 	case c.launch == string(api.LaunchTypeFargate):
 		return nil
 	case c.strategy != nil:
-		return invalid("No Container Instances were found in your capacity provider.")
+		return invalid(emptyProvider)
 	}
 	for i := range state.ContainerInstances.By(r, "cluster", cluster.ARN) {
 		if !i.Hidden && i.Status == statusActive {

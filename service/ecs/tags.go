@@ -113,6 +113,16 @@ func (e *ECS) tagged(r store.Reader, account, ref string) (tagged, error) {
 			n.Tags = tags
 			state.Services.Put(tx, n)
 		}}, nil
+	case "task-set":
+		t, ok := state.TaskSets.Get(r, ref)
+		if !ok {
+			return missing("task set")
+		}
+		return tagged{t.Tags, func(tx *store.Tx, tags []state.Tag) {
+			n := *t
+			n.Tags = tags
+			state.TaskSets.Put(tx, &n)
+		}}, nil
 	case "container-instance":
 		i, ok := state.ContainerInstances.Get(r, ref)
 		if !ok || i.Status == statusInactive {

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	api "github.com/berth-run/berth/aws/ecs"
 	pages "github.com/berth-run/berth/service/page"
@@ -16,13 +15,13 @@ import (
 
 const (
 	maxCount = 10
-	// clientTokenLife is how long a token of RunTask makes it idempotent.
-	clientTokenLife = 24 * time.Hour
 )
 
 // checkRun validates what needs no state.
 func checkRun(in *api.RunTaskInput) error {
-	token := val(in.ClientToken)
+	if err := checkToken(val(in.ClientToken), 64); err != nil {
+		return err
+	}
 	switch {
 	case in.Count != nil && (*in.Count < 1 || *in.Count > maxCount):
 		return invalid("count must be between 1 and %d.", maxCount)
@@ -32,8 +31,6 @@ func checkRun(in *api.RunTaskInput) error {
 		return unsupported("volumeConfigurations")
 	case in.LaunchType == api.LaunchTypeManagedInstances:
 		return invalid("The launch type MANAGED_INSTANCES is only available through a capacity provider strategy.")
-	case len(token) > 64 || strings.ContainsFunc(token, func(r rune) bool { return r < 33 || r > 126 }):
-		return invalid("Client token must be at most 64 characters, with codes from 33 to 126.")
 	}
 	return checkStart(val(in.Group), val(in.StartedBy), in.PropagateTags)
 }
@@ -77,6 +74,15 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 		cluster, err := e.activeCluster(tx, caller.Account, in.Cluster)
 		if err != nil {
 			return err
+		}
+		asked := *in
+		asked.Cluster, asked.Count = &cluster.ARN, num(count)
+		request, err := fingerprint(&asked)
+		if err != nil {
+			return err
+		}
+		if t := used(tx, caller.Account, "RunTask", val(in.ClientToken), now); t != nil {
+			return again(tx, t, request, out)
 		}
 		on, err := e.compute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy)
 		if err != nil {
@@ -128,73 +134,47 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 			Group: cmp.Or(val(in.Group), "family:"+td.Family), StartedBy: val(in.StartedBy),
 			LaunchType: launch, PlatformVersion: platform, PlatformFamily: platformLinux,
 			Overrides: overrides, Network: network, EnableExecuteCommand: val(in.EnableExecuteCommand),
-			ClientToken: val(in.ClientToken), Now: now,
-			Tags: tags,
+			Now: now, Tags: tags,
 		}
 		if in.PropagateTags == api.PropagateTagsTaskDefinition {
 			spec.Tags = mergeTags(td.Tags, spec.Tags)
+			if len(spec.Tags) > maxTags {
+				return invalid("The number of tags exceeds the limit of %d.", maxTags)
+			}
 		}
 		if val(in.EnableECSManagedTags) {
 			spec.Tags = mergeTags(spec.Tags, []state.Tag{{Key: tagClusterName, Value: cluster.Name}})
 		}
-		tasks := make([]*state.Task, count)
-		for i, provider := range on.spread(count) {
+		token := &state.ClientToken{Account: caller.Account, Operation: "RunTask", Token: val(in.ClientToken), Request: request, At: now}
+		for _, provider := range on.spread(count) {
 			spec.ID, spec.CapacityProvider = e.cfg.NewID(), provider
-			tasks[i] = state.NewTask(spec)
-		}
-		earlier, err := sameToken(tx, tasks, now)
-		if err != nil {
-			return err
-		}
-		if earlier != nil {
-			tasks = earlier
-		} else {
-			for _, t := range tasks {
-				state.Tasks.Put(tx, t)
-			}
-		}
-		for _, t := range tasks {
+			t := state.NewTask(spec)
+			state.Tasks.Put(tx, t)
+			token.Resources = append(token.Resources, t.ARN)
 			out.Tasks = append(out.Tasks, taskView(tx, t, true))
 		}
+		remember(tx, token)
 		return nil
 	})
 }
 
-// sameToken finds the tasks that an earlier request with the same client token
-// made. It is the same request if it would make the same tasks.
-func sameToken(tx *store.Tx, want []*state.Task, now time.Time) ([]*state.Task, error) {
-	w := want[0]
-	if w.ClientToken == "" {
-		return nil, nil
-	}
-	// Two such requests at the same time must not both find nothing.
-	tx.Guard("ecs-token/" + w.Account + "/" + w.ClientToken)
-	var have []*state.Task
-	for t := range state.Tasks.By(tx, "token", w.ClientToken) {
-		if t.Account == w.Account && t.Service == "" && now.Sub(t.CreatedAt) < clientTokenLife {
-			have = append(have, t)
-		}
-	}
-	if len(have) == 0 {
-		return nil, nil
-	}
-	same := len(have) == len(want)
-	for _, t := range have {
-		same = same && t.Cluster == w.Cluster && t.TaskDefinition == w.TaskDefinition && t.Group == w.Group &&
-			t.StartedBy == w.StartedBy && t.LaunchType == w.LaunchType && t.PlatformVersion == w.PlatformVersion &&
-			t.EnableExecuteCommand == w.EnableExecuteCommand && sameDocument(t.Overrides, w.Overrides) && sameDocument(t.Network, w.Network)
-	}
-	if !same {
-		ids := make([]string, len(have))
-		for i, t := range have {
-			ids[i] = t.ARN
-		}
-		return nil, &api.ConflictException{
+// again answers a RunTask whose token has been used: with the tasks it made, if
+// it asks for the same. Those that are forgotten by now are missing.
+func again(r store.Reader, t *state.ClientToken, request string, out *api.RunTaskOutput) error {
+	if t.Request != request {
+		return &api.ConflictException{
 			Message:     "The RunTask request could not be processed due to conflicts. The provided clientToken is already in use with different parameters.",
-			ResourceIds: ids,
+			ResourceIds: t.Resources,
 		}
 	}
-	return have, nil
+	for _, arn := range t.Resources {
+		if have, ok := state.Tasks.Get(r, arn); ok {
+			out.Tasks = append(out.Tasks, taskView(r, have, true))
+		} else {
+			out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
+		}
+	}
+	return nil
 }
 
 // StartTask would start tasks on chosen instances. Those that are not there
@@ -344,7 +324,7 @@ func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListT
 	if service != "" {
 		found = state.Tasks.After(r, "service", service, after)
 	}
-	arns, next := []string{}, (*string)(nil)
+	arns, next := make([]string, 0, n), (*string)(nil)
 	for t := range found {
 		if t.DesiredStatus == desired &&
 			(in.Family == nil || t.Family == *in.Family) &&

@@ -90,7 +90,6 @@ type Task struct {
 	EphemeralStorageGiB  int
 	EnableExecuteCommand bool
 	Tags                 []Tag
-	ClientToken          string
 
 	Zone     string // availability zone
 	Instance string // container instance ARN; for Fargate the node's hidden one
@@ -107,7 +106,8 @@ type Task struct {
 	StartedAt, StoppingAt, ExecutionStoppedAt, StoppedAt    time.Time
 	RoleCredentialsID, ExecutionRoleCredentialsID           string // stable ids under which the agent knows the task's credentials
 	Connectivity                                            string
-	FailureCounted                                          bool // the deploy controller has counted this task as failed
+	FailureCounted                                          bool      // the deploy controller has counted this task as failed
+	ProtectedUntil                                          time.Time // no scaling in and no deployment stops it before
 
 	Containers  []Container
 	Attachments []Attachment
@@ -145,7 +145,7 @@ var Tasks = store.NewTable("task", func(t *Task) string { return t.ARN },
 	store.Index("instance", func(t *Task) []string { return some(t.Instance) }),
 	// The few tasks that controllers still have something to do for.
 	store.Index("status", func(t *Task) []string { return []string{t.LastStatus} }),
-	store.Index("token", func(t *Task) []string { return some(t.ClientToken) }))
+)
 
 // Advance moves the task to status, never backwards. It reports whether it moved.
 func (t *Task) Advance(status string) bool {
@@ -197,6 +197,9 @@ func (t *Task) WantStop(code, reason string, at time.Time) bool {
 	return true
 }
 
+// Protected reports whether the task is protected from being scaled in.
+func (t *Task) Protected(now time.Time) bool { return t.ProtectedUntil.After(now) }
+
 // Clone copies the task deeply enough that every field of the copy may be set.
 func (t *Task) Clone() *Task {
 	n := *t
@@ -239,6 +242,7 @@ type Service struct {
 	ARN, Account, Cluster, Name string
 	Status                      string // ACTIVE, DRAINING, INACTIVE
 	ClientToken                 string
+	Request                     string // digest of the CreateService that made it
 	DesiredCount                int
 	LaunchType                  string
 	CapacityProviderStrategy    []ecs.CapacityProviderStrategyItem
@@ -265,7 +269,8 @@ type Service struct {
 	CreatedAt                   time.Time
 	DeletedAt                   time.Time // when it became INACTIVE
 
-	Deployments []Deployment // newest first; [0] is PRIMARY
+	Deployments       []Deployment // newest first; [0] is PRIMARY
+	ServiceDeployment string       // ARN of the newest service deployment
 
 	LastCompleted *Deployment // what a failed deployment rolls back to
 
@@ -273,6 +278,7 @@ type Service struct {
 	SteadyAt    time.Time // last time the steady state was reached, zero while it is not
 	Impaired    int       // consecutive tasks that never ran, over all deployments
 	NextStart   time.Time // start throttle: no task is started before
+	Protection  Said      // which protected tasks a deployment or a scaling in waits for
 	SaidBlocked bool      // the "unable to stop or start" event was said for this cause
 	Wake        time.Time // when the deploy controller must look again
 }

@@ -25,7 +25,6 @@ type TaskSpec struct {
 	Network              *ecs.AwsVpcConfiguration
 	EnableExecuteCommand bool
 	Tags                 []Tag
-	ClientToken          string
 	Now                  time.Time
 }
 
@@ -43,8 +42,8 @@ func NewTask(s TaskSpec) *Task {
 		PlatformVersion: s.PlatformVersion, PlatformFamily: s.PlatformFamily,
 		Overrides: s.Overrides, Network: s.Network,
 		EnableExecuteCommand: s.EnableExecuteCommand,
-		Tags:                 s.Tags, ClientToken: s.ClientToken,
-		LastStatus: Provisioning, DesiredStatus: Running, Health: "UNKNOWN",
+		Tags:                 s.Tags,
+		LastStatus:           Provisioning, DesiredStatus: Running, Health: "UNKNOWN",
 		Version: 1, CreatedAt: s.Now,
 		RoleCredentialsID: s.NewID(), ExecutionRoleCredentialsID: s.NewID(),
 	}

@@ -34,6 +34,7 @@ var quotaDefaults = map[string]int{
 	"ecs/revisions-per-family":            1_000_000,
 	"ecs/provisioning-tasks-per-cluster":  500,
 	"ecs/target-groups-per-service":       5,
+	"ecs/task-sets-per-service":           5,
 	"ecs/exec-sessions-per-container":     1_000,
 	"ecs/fargate-vcpus":                   4_000,
 	"ecs/fargate-spot-vcpus":              4_000,
