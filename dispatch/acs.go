@@ -233,7 +233,7 @@ func (s *session) task(ctx context.Context, snap *store.Snapshot, t *state.Task)
 	if x.run || t.Network != nil && t.ENI == "" {
 		return nil
 	}
-	in := compile.Input{Task: t, Definition: td, Endpoint: s.TaskEndpoint}
+	in := compile.Input{Task: t, Definition: td, Endpoint: s.TaskEndpoint, LogMode: state.LogMode(snap, t.Account)}
 	if region, ok := state.Regions.Get(snap, state.RegionKey); ok {
 		in.Region = region.Name
 	}

@@ -21,6 +21,7 @@ type launch struct {
 	id, definition                              string
 	network                                     *ecs.NetworkConfiguration
 	launchType, platformVersion, platformFamily string
+	strategy                                    []ecs.CapacityProviderStrategyItem
 }
 
 // start makes n tasks. replaced of them stand in for unhealthy ones.
@@ -34,14 +35,21 @@ func (r *rollout) start(n, replaced int, p launch) {
 	if p.network != nil {
 		network = p.network.AwsvpcConfiguration
 	}
+	// What the deployment has already decides where its next tasks go.
+	placed := map[string]int{}
+	for _, t := range r.live(func(t *state.Task) bool { return t.Deployment == p.id }) {
+		placed[t.CapacityProvider]++
+	}
 	var names []string
 	for range n {
+		provider := state.NextProvider(p.strategy, placed)
+		placed[provider]++
 		t := state.NewTask(state.TaskSpec{
 			Region: r.region.Name, Account: r.svc.Account, Cluster: cluster, Definition: td,
 			ID: r.in.NewID(), NewID: func() string { return uuid(r.in.NewID()) },
 			Group: "service:" + r.svc.Name, StartedBy: p.id,
 			Service: r.svc.ARN, Deployment: p.id,
-			LaunchType: p.launchType, PlatformVersion: p.platformVersion, PlatformFamily: p.platformFamily,
+			LaunchType: state.LaunchOf(p.launchType, p.strategy), CapacityProvider: provider, PlatformVersion: p.platformVersion, PlatformFamily: p.platformFamily,
 			Network: network, EnableExecuteCommand: r.svc.EnableExecuteCommand,
 			Tags: r.tags(cluster, td), Now: r.in.Now,
 		})

@@ -253,7 +253,7 @@ func (r *rollout) roll() {
 		case r.svc.NextStart.After(r.in.Now):
 			r.wakeAt(r.svc.NextStart)
 		case n > 0:
-			r.start(n, len(sick), launch{p.ID, p.TaskDefinition, p.Network, p.LaunchType, p.PlatformVersion, p.PlatformFamily})
+			r.start(n, len(sick), launch{p.ID, p.TaskDefinition, p.Network, p.LaunchType, p.PlatformVersion, p.PlatformFamily, p.CapacityProviderStrategy})
 			started += n
 		case len(sick) > 0:
 			// No room for a replacement first: one at a time makes room.
@@ -361,7 +361,7 @@ func (r *rollout) refill(floor, ceiling int, good, own, old []*state.Task) int {
 		r.wakeAt(at)
 		return 0
 	}
-	r.start(n, 0, launch{d.ID, d.TaskDefinition, d.Network, d.LaunchType, d.PlatformVersion, d.PlatformFamily})
+	r.start(n, 0, launch{d.ID, d.TaskDefinition, d.Network, d.LaunchType, d.PlatformVersion, d.PlatformFamily, d.CapacityProviderStrategy})
 	return n
 }
 

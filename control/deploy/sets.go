@@ -63,7 +63,7 @@ func (r *rollout) keep(s *state.TaskSet, service string) (gone bool) {
 		if r.svc.NextStart.After(r.in.Now) {
 			r.wakeAt(r.svc.NextStart)
 		} else {
-			r.start(missing, len(sick), launch{s.ID, s.TaskDefinition, s.Network, s.LaunchType, s.PlatformVersion, s.PlatformFamily})
+			r.start(missing, len(sick), launch{s.ID, s.TaskDefinition, s.Network, s.LaunchType, s.PlatformVersion, s.PlatformFamily, nil})
 		}
 	}
 	if desired == 0 {

@@ -1,7 +1,7 @@
-// Package reap forgets what AWS forgets: stopped tasks and inactive services
-// after an hour, client tokens after a day, the history of services after 90
-// days, and deleted task definitions once nothing refers to them. It never
-// touches anything that is not already ended.
+// Package reap forgets what AWS forgets: stopped tasks, inactive services and
+// deregistered container instances after an hour, client tokens after a day,
+// the history of services after 90 days, and deleted task definitions once
+// nothing refers to them. It never touches anything that is not already ended.
 package reap
 
 import (
@@ -24,7 +24,7 @@ const again = time.Minute
 // Controller reaps.
 var Controller = control.Controller{
 	Name: "reap",
-	// Tasks and services are due by time alone. A task definition may be free to go at once.
+	// Tasks, services and instances are due by time alone. A task definition may be free to go at once.
 	Reads: []store.AnyTable{state.Regions, state.TaskDefinitions},
 	Plan:  Plan,
 }
@@ -63,6 +63,11 @@ func Plan(in control.Input) (p control.Plan) {
 				control.Delete(&p, state.Events, s.ARN, e)
 			}
 			gone = true
+		}
+	}
+	for i := range state.ContainerInstances.All(in.Read) {
+		if i.Status == "INACTIVE" && due(i.DeregisteredAt) {
+			control.Delete(&p, state.ContainerInstances, i.ARN, i)
 		}
 	}
 	if gone {

@@ -47,6 +47,9 @@ func left(db *store.DB) (keys []string) {
 	for x := range state.TaskDefinitions.All(snap) {
 		keys = append(keys, x.ARN)
 	}
+	for x := range state.ContainerInstances.All(snap) {
+		keys = append(keys, x.ARN)
+	}
 	return keys
 }
 
@@ -122,4 +125,14 @@ func TestDeletedDefinitionsGoWhenNothingRefersToThem(t *testing.T) {
 	}
 	reap(t, db, now.Add(time.Hour))
 	check(t, db, "service/1", "active", "inactive", "of-a-deployment", "of-a-rollback", "of-a-service")
+}
+
+func TestDeregisteredInstancesGo(t *testing.T) {
+	db := open(t, func(tx *store.Tx) {
+		state.ContainerInstances.Put(tx, &state.ContainerInstance{ARN: "instance/active", Status: "ACTIVE", DeregisteredAt: now.Add(-2 * time.Hour)})
+		state.ContainerInstances.Put(tx, &state.ContainerInstance{ARN: "instance/old", Status: "INACTIVE", DeregisteredAt: now.Add(-time.Hour)})
+		state.ContainerInstances.Put(tx, &state.ContainerInstance{ARN: "instance/recent", Status: "INACTIVE", DeregisteredAt: now.Add(-time.Minute)})
+	})
+	reap(t, db, now)
+	check(t, db, "instance/active", "instance/recent")
 }

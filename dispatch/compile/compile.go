@@ -8,6 +8,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"sort"
 	"strconv"
@@ -31,6 +32,9 @@ type Input struct {
 	Domain     string                  // search domain
 	// Digests that a service's deployment has fixed, by container name.
 	Digests map[string]string
+	// LogMode is the delivery mode of awslogs where a definition names none;
+	// "" leaves it to the agent.
+	LogMode string
 	// Endpoint is where the task's containers reach the API, "" if nowhere.
 	Endpoint string
 	// Role and ExecutionRole are credentials, nil where the task has none.
@@ -334,6 +338,13 @@ func docker(in Input, d *ecs.ContainerDefinition, o *ecs.ContainerOverride) (acs
 	}
 	if l := d.LogConfiguration; l != nil {
 		h.LogConfig = acs.LogConfig{Type: string(l.LogDriver), Config: l.Options}
+		if l.LogDriver == "awslogs" && in.LogMode != "" && l.Options["mode"] == "" {
+			h.LogConfig.Config = maps.Clone(l.Options)
+			if h.LogConfig.Config == nil {
+				h.LogConfig.Config = map[string]string{}
+			}
+			h.LogConfig.Config["mode"] = in.LogMode
+		}
 	}
 	p := d.LinuxParameters
 	if p == nil {

@@ -105,3 +105,28 @@ func FuzzECRHost(f *testing.F) {
 		}
 	})
 }
+
+// The account's delivery mode is for those who name none, and for awslogs alone.
+func TestLogMode(t *testing.T) {
+	for _, c := range []struct{ driver, mode, account, want string }{
+		{"awslogs", "", "blocking", "blocking"},
+		{"awslogs", "non-blocking", "blocking", "non-blocking"},
+		{"awslogs", "", "", ""},
+		{"json-file", "", "blocking", ""},
+	} {
+		options := map[string]string{"awslogs-group": "g"}
+		if c.mode != "" {
+			options["mode"] = c.mode
+		}
+		td := &state.TaskDefinition{}
+		td.Doc.ContainerDefinitions = []ecs.ContainerDefinition{{Name: new("a"), Image: new("x"),
+			LogConfiguration: &ecs.LogConfiguration{LogDriver: ecs.LogDriver(c.driver), Options: options}}}
+		_, host, err := docker(Input{Task: &state.Task{}, Definition: td, LogMode: c.account}, &td.Doc.ContainerDefinitions[0], &ecs.ContainerOverride{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := host.LogConfig.Config["mode"]; got != c.want || options["mode"] != c.mode {
+			t.Errorf("%+v: mode %q; the definition has %q", c, got, options["mode"])
+		}
+	}
+}

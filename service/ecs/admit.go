@@ -270,8 +270,6 @@ func (p parts) fit(r store.Reader, account string, d *api.TaskDefinition) error 
 // refuse names the part that has no machinery yet.
 func (p parts) refuse() error {
 	switch {
-	case len(p.strategy) > 0:
-		return unsupported("capacityProviderStrategy")
 	case len(p.loadBalancers) > 0:
 		return unsupported("loadBalancers")
 	case len(p.registries) > 0:

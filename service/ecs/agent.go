@@ -11,52 +11,6 @@ import (
 	"github.com/berth-run/berth/store/state"
 )
 
-// zoneAttribute is what the agent reads its availability zone from.
-const zoneAttribute = "ecs.availability-zone"
-
-// RegisterContainerInstance takes an agent's registration. Instances of this
-// version are made when a node joins; an agent only brings its own up to date.
-func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterContainerInstanceInput) (*api.RegisterContainerInstanceOutput, error) {
-	ref := val(in.ContainerInstanceArn)
-	if ref == "" {
-		return nil, unsupported("Registering a new container instance")
-	}
-	tags, err := newTags(in.Tags)
-	if err != nil {
-		return nil, err
-	}
-	out := &api.RegisterContainerInstanceOutput{}
-	return out, e.update(ctx, func(tx *store.Tx) error {
-		inst, ok := state.ContainerInstances.Get(tx, ref)
-		if !ok {
-			return invalid("The referenced container instance was not found.")
-		}
-		if err := e.mayReport(ctx, tx, ref); err != nil {
-			return err
-		}
-		n := *inst
-		n.Attributes = slices.DeleteFunc(slices.Clone(in.Attributes), func(a api.Attribute) bool { return val(a.Name) == zoneAttribute })
-		n.Attributes = append(n.Attributes, api.Attribute{Name: new(zoneAttribute), Value: new(zoneOf(tx, inst))})
-		if len(in.TotalResources) > 0 {
-			n.Registered = in.TotalResources
-		}
-		if v := in.VersionInfo; v != nil {
-			n.AgentVersion, n.AgentHash, n.DockerVersion = val(v.AgentVersion), val(v.AgentHash), val(v.DockerVersion)
-		}
-		if len(tags) > 0 {
-			n.Tags = tags
-		}
-		n.Status = statusActive
-		if !sameDocument(&n, inst) {
-			n.Version++
-			state.ContainerInstances.Put(tx, &n)
-		}
-		v := instanceView(&n)
-		out.ContainerInstance = &v
-		return nil
-	})
-}
-
 // zoneOf is an instance's zone. A lone machine plays all of them; it says the first.
 func zoneOf(r store.Reader, i *state.ContainerInstance) string {
 	if i.Zone != "" {
@@ -79,10 +33,10 @@ func (e *ECS) mayReport(ctx context.Context, r store.Reader, instance string) er
 // that is not a matter of permissions.
 func MaySpeakFor(r store.Reader, c *auth.Caller, instance string) error {
 	i, ok := state.ContainerInstances.Get(r, instance)
-	if !ok || !i.Hidden {
+	if !ok || !i.Hidden && i.Account == c.Account {
 		return nil
 	}
-	if c.Kind == auth.AssumedRole && c.RoleARN == "arn:aws:iam::"+i.Account+":role/"+nodeRole && c.SessionName == i.Node {
+	if i.Hidden && c.Kind == auth.AssumedRole && c.RoleARN == "arn:aws:iam::"+i.Account+":role/"+nodeRole && c.SessionName == i.Node {
 		return nil
 	}
 	return &api.AccessDeniedException{Message: "User: " + c.ARN + " is not authorized to report for container instance " + instance}
@@ -90,18 +44,6 @@ func MaySpeakFor(r store.Reader, c *auth.Caller, instance string) error {
 
 // nodeRole is the path and name of the role of Berth's nodes.
 const nodeRole = "berth/node"
-
-func instanceView(i *state.ContainerInstance) api.ContainerInstance {
-	return api.ContainerInstance{
-		ContainerInstanceArn: &i.ARN, Ec2InstanceId: opt(i.EC2InstanceID), Version: &i.Version,
-		VersionInfo:         &api.VersionInfo{AgentVersion: opt(i.AgentVersion), AgentHash: opt(i.AgentHash), DockerVersion: opt(i.DockerVersion)},
-		RegisteredResources: list(i.Registered), RemainingResources: list(i.Registered),
-		Status: &i.Status, AgentConnected: &i.AgentConnected,
-		RunningTasksCount: num(0), PendingTasksCount: num(0),
-		Attributes: list(i.Attributes), RegisteredAt: at(i.RegisteredAt),
-		Attachments: []api.Attachment{}, Tags: tagView(i.Tags),
-	}
-}
 
 // DiscoverPollEndpoint tells an agent where its two websockets are.
 func (e *ECS) DiscoverPollEndpoint(ctx context.Context, in *api.DiscoverPollEndpointInput) (*api.DiscoverPollEndpointOutput, error) {
@@ -233,56 +175,4 @@ func attachmentOwner(r store.Reader, id string) (*state.Task, bool) {
 		}
 	}
 	return nil, false
-}
-
-// ListContainerInstances lists the instances that are not a node's own.
-func (e *ECS) ListContainerInstances(ctx context.Context, in *api.ListContainerInstancesInput) (*api.ListContainerInstancesOutput, error) {
-	account := e.caller(ctx).Account
-	if val(in.Filter) != "" {
-		return nil, unsupported("filter")
-	}
-	r := e.db.Snapshot()
-	cluster, err := e.cluster(r, account, in.Cluster)
-	if err != nil {
-		return nil, err
-	}
-	var arns []string
-	for i := range state.ContainerInstances.By(r, "cluster", cluster.ARN) {
-		if !i.Hidden && (in.Status == "" || i.Status == string(in.Status)) {
-			arns = append(arns, i.ARN)
-		}
-	}
-	q := query{"ListContainerInstances", cluster.ARN, string(in.Status)}
-	arns, next, err := page(arns, q, in.NextToken, in.MaxResults, 100, 100, e.now())
-	return &api.ListContainerInstancesOutput{ContainerInstanceArns: list(arns), NextToken: next}, err
-}
-
-// DescribeContainerInstances shows instances. Those of nodes are nobody's to see.
-func (e *ECS) DescribeContainerInstances(ctx context.Context, in *api.DescribeContainerInstancesInput) (*api.DescribeContainerInstancesOutput, error) {
-	account := e.caller(ctx).Account
-	switch {
-	case len(in.ContainerInstances) == 0:
-		return nil, invalid("Container instances cannot be empty.")
-	case len(in.ContainerInstances) > 100:
-		return nil, invalid("Container instances cannot exceed 100 elements")
-	}
-	out := &api.DescribeContainerInstancesOutput{ContainerInstances: []api.ContainerInstance{}, Failures: []api.Failure{}}
-	return out, e.view(func(r store.Reader) error {
-		cluster, err := e.cluster(r, account, in.Cluster)
-		if err != nil {
-			return err
-		}
-		for _, ref := range in.ContainerInstances {
-			arn, err := e.instanceARN(account, cluster.Name, ref)
-			if err != nil {
-				return err
-			}
-			if i, ok := state.ContainerInstances.Get(r, arn); ok && !i.Hidden && i.Cluster == cluster.ARN {
-				out.ContainerInstances = append(out.ContainerInstances, instanceView(i))
-			} else {
-				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
-			}
-		}
-		return nil
-	})
 }

@@ -177,7 +177,7 @@ func (q request) definitionOf(ref string) string {
 // Authorize has the rules of the operations that are about a resource. The
 // others are authorized as ecs:<Operation> on everything.
 func (e *ECS) Authorize() map[string]Authorize {
-	return map[string]Authorize{
+	rules := map[string]Authorize{
 		"CreateCluster": on(e, func(q request, in *api.CreateClusterInput) []auth.Check {
 			return q.create("CreateCluster", everything, q.clusterOf(in.ClusterName), in.Tags, false)
 		}),
@@ -218,7 +218,7 @@ func (e *ECS) Authorize() map[string]Authorize {
 		}),
 
 		"RunTask": on(e, func(q request, in *api.RunTaskInput) []auth.Check {
-			q = q.in(in.Cluster).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
+			q = q.in(in.Cluster).providers(in.CapacityProviderStrategy).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
 				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags))
 			created := q.arn(q.account, "task/"+state.ShortARN(q.clusterOf(in.Cluster))+"/*")
 			return q.create("RunTask", q.definitionOf(val(in.TaskDefinition)), created, in.Tags, in.PropagateTags == api.PropagateTagsTaskDefinition)
@@ -254,7 +254,7 @@ func (e *ECS) Authorize() map[string]Authorize {
 
 		"CreateService": on(e, func(q request, in *api.CreateServiceInput) []auth.Check {
 			arn := q.of(q.serviceARN, in.Cluster, val(in.ServiceName))[0]
-			q = q.in(in.Cluster).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
+			q = q.in(in.Cluster).providers(in.CapacityProviderStrategy).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
 				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags)).
 				flag("ecs:enable-service-connect", in.ServiceConnectConfiguration != nil && val(in.ServiceConnectConfiguration.Enabled))
 			if in.TaskDefinition != nil {
@@ -263,7 +263,7 @@ func (e *ECS) Authorize() map[string]Authorize {
 			return q.create("CreateService", arn, arn, in.Tags, false)
 		}),
 		"UpdateService": on(e, func(q request, in *api.UpdateServiceInput) []auth.Check {
-			q = q.in(in.Cluster)
+			q = q.in(in.Cluster).providers(in.CapacityProviderStrategy)
 			if in.TaskDefinition != nil {
 				q = q.key("ecs:task-definition", q.definitionOf(*in.TaskDefinition))
 			}
@@ -354,4 +354,6 @@ func (e *ECS) Authorize() map[string]Authorize {
 			return q.key("ecs:account-setting", string(in.Name)).check("DeleteAccountSetting")
 		}),
 	}
+	maps.Copy(rules, e.authorizeCapacity())
+	return rules
 }

@@ -73,12 +73,10 @@ func (e *ECS) CreateCluster(ctx context.Context, in *api.CreateClusterInput) (*a
 	if err := checkClusterSettings(in.Settings); err != nil {
 		return nil, err
 	}
-	switch {
-	case len(in.CapacityProviders) > 0:
-		return nil, unsupported("capacityProviders")
-	case len(in.DefaultCapacityProviderStrategy) > 0:
-		return nil, unsupported("defaultCapacityProviderStrategy")
-	case in.ServiceConnectDefaults != nil:
+	if err := checkStrategy(in.DefaultCapacityProviderStrategy); err != nil {
+		return nil, err
+	}
+	if in.ServiceConnectDefaults != nil {
 		return nil, unsupported("serviceConnectDefaults")
 	}
 	now := e.now()
@@ -92,6 +90,14 @@ func (e *ECS) CreateCluster(ctx context.Context, in *api.CreateClusterInput) (*a
 			}
 			if len(c.Settings) == 0 {
 				c.Settings = clusterSettings(tx, caller.Account, caller.PrincipalARN())
+			}
+			if err := roomForCluster(tx, caller.Account); err != nil {
+				return err
+			}
+			if len(in.CapacityProviders) > 0 || len(in.DefaultCapacityProviderStrategy) > 0 {
+				if err := e.associate(tx, c, in.CapacityProviders, in.DefaultCapacityProviderStrategy); err != nil {
+					return err
+				}
 			}
 			state.Clusters.Put(tx, c)
 		}
@@ -113,9 +119,16 @@ func (e *ECS) DeleteCluster(ctx context.Context, in *api.DeleteClusterInput) (*a
 		// this transaction looks makes it look again.
 		state.Tasks.Guard(tx, e.arn(caller.Account, "task/"+c.Name+"/"))
 		state.Services.Guard(tx, e.arn(caller.Account, "service/"+c.Name+"/"))
+		state.ContainerInstances.Guard(tx, e.arn(caller.Account, "container-instance/"+c.Name+"/"))
+		tx.Guard(capacityGuard(caller.Account))
 		for i := range state.ContainerInstances.By(tx, "cluster", c.ARN) {
 			if !i.Hidden && i.Status != statusInactive {
 				return &api.ClusterContainsContainerInstancesException{Message: "The Cluster cannot be deleted while Container Instances are active or draining."}
+			}
+		}
+		for p := range state.CapacityProviders.By(tx, "account", caller.Account) {
+			if p.Cluster == c.ARN {
+				return &api.ClusterContainsCapacityProviderException{Message: "The Cluster cannot be deleted while Capacity Providers are active."}
 			}
 		}
 		for s := range state.Services.By(tx, "cluster", c.ARN) {
@@ -130,6 +143,7 @@ func (e *ECS) DeleteCluster(ctx context.Context, in *api.DeleteClusterInput) (*a
 		}
 		n := *c
 		n.Status = statusInactive
+		n.CapacityProviders, n.DefaultCapacityProviderStrategy, n.AttachmentsStatus = nil, nil, ""
 		state.Clusters.Put(tx, &n)
 		out.Cluster = clusterView(tx, &n, everyField)
 		return nil
@@ -224,7 +238,10 @@ func (e *ECS) ListClusters(ctx context.Context, in *api.ListClustersInput) (*api
 	return &api.ListClustersOutput{ClusterArns: list(arns), NextToken: next}, err
 }
 
-var everyField = []api.ClusterField{api.ClusterFieldConfigurations, api.ClusterFieldSettings, api.ClusterFieldTags}
+var (
+	everyField      = []api.ClusterField{api.ClusterFieldConfigurations, api.ClusterFieldSettings, api.ClusterFieldTags}
+	withAttachments = append(slices.Clone(everyField), api.ClusterFieldAttachments)
+)
 
 func clusterView(r store.Reader, c *state.Cluster, include []api.ClusterField) *api.Cluster {
 	v := &api.Cluster{
@@ -246,7 +263,7 @@ func clusterView(r store.Reader, c *state.Cluster, include []api.ClusterField) *
 		if s.Status == statusActive {
 			services++
 		}
-		byStatus[s.Status+s.LaunchType]++
+		byStatus[s.Status+state.LaunchOf(s.LaunchType, s.CapacityProviderStrategy)]++
 	}
 	for t := range state.Tasks.By(r, "cluster", c.ARN) {
 		switch {
@@ -283,7 +300,7 @@ func clusterView(r store.Reader, c *state.Cluster, include []api.ClusterField) *
 				}
 			}
 		case api.ClusterFieldAttachments:
-			v.Attachments = []api.Attachment{}
+			v.Attachments, v.AttachmentsStatus = []api.Attachment{}, opt(c.AttachmentsStatus)
 		}
 	}
 	return v

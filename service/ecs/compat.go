@@ -62,6 +62,9 @@ func externalAccepts(d *api.TaskDefinition) error {
 	if d.ProxyConfiguration != nil {
 		return client("Tasks using the External launch type do not support a proxy configuration.")
 	}
+	if usesAccelerators(d) {
+		return client("Tasks using the External launch type do not support inference accelerators.")
+	}
 	return ec2Accepts(d)
 }
 
@@ -71,6 +74,9 @@ func managedAccepts(d *api.TaskDefinition) error {
 	}
 	if isWindows(d) {
 		return client("Tasks using the Managed Instances launch type support the operating system family LINUX only.")
+	}
+	if usesAccelerators(d) {
+		return client("Tasks using the Managed Instances launch type do not support inference accelerators.")
 	}
 	return ec2Accepts(d)
 }

@@ -189,7 +189,7 @@ func (e *ECS) passOverrides(ctx context.Context, r store.Reader, caller *auth.Ca
 		if role == nil {
 			continue
 		}
-		if err := e.cfg.PassRole(ctx, r, caller, *role, "ecs-tasks.amazonaws.com"); err != nil {
+		if err := e.cfg.PassRole(ctx, r, caller, *role, tasksService); err != nil {
 			return err
 		}
 	}

@@ -58,7 +58,6 @@ func TestClusters(t *testing.T) {
 		want string
 	}{
 		{api.CreateClusterInput{ClusterName: new("a b")}, "Cluster name contains invalid characters."},
-		{api.CreateClusterInput{CapacityProviders: []string{"FARGATE"}}, "capacityProviders is not supported by this version of Berth."},
 		{api.CreateClusterInput{ServiceConnectDefaults: &api.ClusterServiceConnectDefaultsRequest{}}, "serviceConnectDefaults is not supported by this version of Berth."},
 		{api.CreateClusterInput{Settings: []api.ClusterSetting{{Name: "containerInsights", Value: new("x")}}}, "Invalid value for containerInsights: x. Valid values: enhanced, enabled, disabled"},
 	} {
@@ -182,7 +181,6 @@ func TestRegisterContainerInstance(t *testing.T) {
 		t.Errorf("registering again changed the version from %d to %d", *out.Version, *again.Version)
 	}
 	refuse(b, b.RegisterContainerInstance, in, "AccessDeniedException: User: arn:aws:iam::"+account+":user/ann is not authorized to report for container instance "+nodeInst)
-	refuse(b, b.RegisterContainerInstance, &api.RegisterContainerInstanceInput{}, "InvalidParameterException: Registering a new container instance is not supported by this version of Berth.")
 	if p := as(b, b.node, b.DiscoverPollEndpoint, &api.DiscoverPollEndpointInput{}); *p.Endpoint != "http://127.0.0.1:4566" || p.TelemetryEndpoint == nil {
 		t.Errorf("%s", pretty(p))
 	}

@@ -35,27 +35,35 @@ func checkNetwork(r store.Reader, account string, d *api.TaskDefinition, launch 
 	case launch != string(api.LaunchTypeFargate) && v.AssignPublicIp == api.AssignPublicIpEnabled:
 		return nil, invalid("Assign public IP is not supported for this launch type.")
 	}
+	if err := checkSubnets(r, account, v.Subnets, v.SecurityGroups); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// checkSubnets finds subnets and security groups, which must be of one VPC.
+func checkSubnets(r store.Reader, account string, subnets, groups []string) error {
 	vpc := ""
-	for _, id := range v.Subnets {
+	for _, id := range subnets {
 		s, ok := state.Subnets.Get(r, id)
 		if !ok || s.Account != account {
-			return nil, invalid("Error retrieving subnet information for [%s]: The subnet ID '%s' does not exist (ErrorCode: InvalidSubnetID.NotFound)", id, id)
+			return invalid("Error retrieving subnet information for [%s]: The subnet ID '%s' does not exist (ErrorCode: InvalidSubnetID.NotFound)", id, id)
 		}
 		if vpc != "" && s.VPC != vpc {
-			return nil, invalid("All subnets must belong to the same VPC.")
+			return invalid("All subnets must belong to the same VPC.")
 		}
 		vpc = s.VPC
 	}
-	for _, id := range v.SecurityGroups {
+	for _, id := range groups {
 		g, ok := state.SecurityGroups.Get(r, id)
 		if !ok || g.Account != account {
-			return nil, invalid("Error retrieving security group information for [%s]: The security group '%s' does not exist (ErrorCode: InvalidGroup.NotFound)", id, id)
+			return invalid("Error retrieving security group information for [%s]: The security group '%s' does not exist (ErrorCode: InvalidGroup.NotFound)", id, id)
 		}
 		if g.VPC != vpc {
-			return nil, invalid("The security groups and the subnets must belong to the same VPC.")
+			return invalid("The security groups and the subnets must belong to the same VPC.")
 		}
 	}
-	return v, nil
+	return nil
 }
 
 // storedNetwork is a service's network configuration with AWS's defaults filled in.

@@ -137,8 +137,13 @@ type definitionRef struct {
 
 // parseDefinition reads a family, family:revision or an ARN of one.
 func (e *ECS) parseDefinition(account, ref string) (definitionRef, error) {
+	return e.parseFamily(account, "task-definition", ref)
+}
+
+// parseFamily reads a reference to a revision of some kind of definition.
+func (e *ECS) parseFamily(account, kind, ref string) (definitionRef, error) {
 	if isARN(ref) {
-		a, err := e.mine(account, ref, "task-definition")
+		a, err := e.mine(account, ref, kind)
 		if err != nil {
 			return definitionRef{}, err
 		}

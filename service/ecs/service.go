@@ -109,13 +109,6 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	launch, platform := "", ""
-	if !p.external() {
-		launch = string(cmp.Or(in.LaunchType, api.LaunchTypeEc2))
-		if platform, err = resolvePlatform(in.PlatformVersion, launch); err != nil {
-			return nil, err
-		}
-	}
 	configuration, err := deploymentConfiguration(nil, in.DeploymentConfiguration)
 	if err != nil {
 		return nil, err
@@ -156,8 +149,17 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 			return err
 		}
 		var td *state.TaskDefinition
+		var on compute
+		platform, p := "", p
 		if !p.external() {
-			if td, err = e.deployable(tx, caller.Account, in, p, launch); err != nil {
+			if on, err = e.compute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy); err != nil {
+				return err
+			}
+			p.fargate = on.launch == string(api.LaunchTypeFargate)
+			if platform, err = resolvePlatform(in.PlatformVersion, on.launch); err != nil {
+				return err
+			}
+			if td, err = e.deployable(tx, caller.Account, in, p, on); err != nil {
 				return err
 			}
 		} else if err := p.refuse(); err != nil {
@@ -166,7 +168,7 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 		s := &state.Service{
 			ARN: arn, Account: caller.Account,
 			Cluster: cluster.ARN, Name: *in.ServiceName, Status: statusActive, ClientToken: val(in.ClientToken), Request: request,
-			DesiredCount: int(val(in.DesiredCount)), LaunchType: launch,
+			DesiredCount: int(val(in.DesiredCount)), LaunchType: on.asked(), CapacityProviderStrategy: on.strategy,
 			SchedulingStrategy:      string(api.SchedulingStrategyReplica),
 			DeploymentController:    &api.DeploymentController{Type: api.DeploymentControllerTypeEcs},
 			DeploymentConfiguration: configuration, Network: storedNetwork(in.NetworkConfiguration),
@@ -225,7 +227,7 @@ func roomForService(tx *store.Tx, cluster *state.Cluster) error {
 }
 
 // deployable validates a new service against what there is, and finds its task definition.
-func (e *ECS) deployable(r store.Reader, account string, in *api.CreateServiceInput, p parts, launch string) (*state.TaskDefinition, error) {
+func (e *ECS) deployable(r store.Reader, account string, in *api.CreateServiceInput, p parts, on compute) (*state.TaskDefinition, error) {
 	if val(in.TaskDefinition) == "" {
 		return nil, invalid("TaskDefinition can not be blank.")
 	}
@@ -239,13 +241,13 @@ func (e *ECS) deployable(r store.Reader, account string, in *api.CreateServiceIn
 	if err := p.refuse(); err != nil {
 		return nil, err
 	}
-	if launch != string(api.LaunchTypeFargate) {
-		return nil, unsupported("launchType " + launch)
-	}
-	if td, err = e.forService(r, account, *in.TaskDefinition, launch, val(in.EnableExecuteCommand)); err != nil {
+	if err := on.forService(); err != nil {
 		return nil, err
 	}
-	_, err = checkNetwork(r, account, &td.Doc, launch, in.NetworkConfiguration)
+	if td, err = e.forService(r, account, *in.TaskDefinition, on.launch, val(in.EnableExecuteCommand)); err != nil {
+		return nil, err
+	}
+	_, err = checkNetwork(r, account, &td.Doc, on.launch, in.NetworkConfiguration)
 	return td, err
 }
 
@@ -274,6 +276,7 @@ func sameService(a, b *state.Service) bool {
 		a.SchedulingStrategy == b.SchedulingStrategy && a.EnableECSManagedTags == b.EnableECSManagedTags &&
 		a.EnableExecuteCommand == b.EnableExecuteCommand && a.PropagateTags == b.PropagateTags &&
 		a.AvailabilityZoneRebalancing == b.AvailabilityZoneRebalancing &&
+		sameDocument(a.CapacityProviderStrategy, b.CapacityProviderStrategy) &&
 		sameDocument(a.DeploymentConfiguration, b.DeploymentConfiguration) && sameDocument(a.Network, b.Network) &&
 		sameDocument(a.ServiceConnect, b.ServiceConnect) && sameDocument(a.HealthCheckGracePeriod, b.HealthCheckGracePeriod) &&
 		slices.Equal(a.Tags, b.Tags)
@@ -405,7 +408,22 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 	if in.DesiredCount != nil {
 		s.DesiredCount = int(*in.DesiredCount)
 	}
-	platform, err := resolvePlatform(&s.PlatformVersion, s.LaunchType)
+	if len(in.CapacityProviderStrategy) > 0 {
+		cluster, err := e.activeCluster(tx, caller.Account, &s.Cluster)
+		if err != nil {
+			return err
+		}
+		on, err := e.compute(tx, cluster, "", in.CapacityProviderStrategy)
+		if err != nil {
+			return err
+		}
+		if err := on.forService(); err != nil {
+			return err
+		}
+		s.LaunchType, s.CapacityProviderStrategy = on.asked(), on.strategy
+	}
+	launch := state.LaunchOf(s.LaunchType, s.CapacityProviderStrategy)
+	platform, err := resolvePlatform(&s.PlatformVersion, launch)
 	if err != nil {
 		return err
 	}
@@ -421,7 +439,7 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 			return client("TaskDefinition not found.")
 		}
 		if td.ARN != old.TaskDefinition {
-			if td, err = e.forService(tx, caller.Account, ref, s.LaunchType, s.EnableExecuteCommand); err != nil {
+			if td, err = e.forService(tx, caller.Account, ref, launch, s.EnableExecuteCommand); err != nil {
 				return err
 			}
 		}
@@ -431,7 +449,7 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 		return invalid("The service couldn't be updated because a valid taskRoleArn is not being used. Specify a valid task role in your task definition and try again.")
 	}
 	if in.NetworkConfiguration != nil || td.ARN != old.TaskDefinition {
-		if _, err := checkNetwork(tx, caller.Account, &td.Doc, s.LaunchType, s.Network); err != nil {
+		if _, err := checkNetwork(tx, caller.Account, &td.Doc, launch, s.Network); err != nil {
 			return err
 		}
 	}
@@ -443,7 +461,8 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 	if len(s.Deployments) > 0 {
 		runs = s.Deployments[0].PlatformVersion
 	}
-	if force || td.ARN != old.TaskDefinition || !sameDocument(s.Network, old.Network) || platform != runs {
+	if force || td.ARN != old.TaskDefinition || !sameDocument(s.Network, old.Network) || platform != runs ||
+		!sameDocument(s.CapacityProviderStrategy, old.CapacityProviderStrategy) {
 		e.deploy(tx, s, td, platform, now)
 	} else if s.DesiredCount != old.DesiredCount && len(s.Deployments) > 0 {
 		s.Deployments[0].DesiredCount, s.Deployments[0].UpdatedAt = s.DesiredCount, now

@@ -68,7 +68,7 @@ func TestCreateServiceRefuses(t *testing.T) {
 		{base(`"desiredCount":1,"launchType":"FARGATE"`), ip + "Network Configuration must be provided when networkMode 'awsvpc' is specified."},
 		{base(`"desiredCount":1,"launchType":"FARGATE","capacityProviderStrategy":[{"capacityProvider":"x"}]`),
 			ip + "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again."},
-		{base(`"desiredCount":1,"capacityProviderStrategy":[{"capacityProvider":"x"}]`), no("capacityProviderStrategy")},
+		{base(`"desiredCount":1,"capacityProviderStrategy":[{"capacityProvider":"x"}]`), ip + notAssociated},
 		{base(`"launchType":"MANAGED_INSTANCES","desiredCount":1`), ip + "The launch type MANAGED_INSTANCES is only available through a capacity provider strategy."},
 		{base(`"schedulingStrategy":"DAEMON","desiredCount":1`),
 			ip + "The daemon scheduling strategy does not support a desired count for services. Remove a value for desired count and try again"},

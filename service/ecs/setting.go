@@ -11,6 +11,9 @@ import (
 	"github.com/berth-run/berth/store/state"
 )
 
+// dualStack is a setting that AWS lists and its API model does not name.
+const dualStack = api.SettingName("dualStackIPv6")
+
 // A settingRule says what an account setting may be.
 type settingRule struct {
 	name    api.SettingName
@@ -26,7 +29,9 @@ var settingRules = []settingRule{
 	{name: api.SettingNameContainerInsights, def: "disabled", values: []string{"enabled", "disabled", "enhanced"}},
 	// The short formats of ARNs are gone: these stay enabled.
 	{name: api.SettingNameContainerInstanceLongArnFormat, def: "enabled", values: []string{"enabled"}},
-	{name: api.SettingNameDefaultLogDriverMode, def: "non-blocking", values: []string{"blocking", "non-blocking"}},
+	{name: state.LogModeSetting, def: state.DefaultLogMode, values: []string{"blocking", "non-blocking"}},
+	// Tasks get no IPv6 addresses.
+	{name: dualStack, def: "disabled", managed: true},
 	{name: api.SettingNameFargateEventWindows, def: "disabled", values: onOff},
 	{name: api.SettingNameFargateFIPSMode, def: "disabled", values: onOff},
 	{name: api.SettingNameFargateTaskRetirementWaitPeriod, def: "7", values: []string{"0", "7", "14"}},
@@ -71,14 +76,18 @@ func (e *ECS) settingView(account string, name api.SettingName, s setting) api.S
 
 func rootARN(account string) string { return "arn:aws:iam::" + account + ":root" }
 
-// settingPrincipal is whose setting a request means: "" for the account's default.
-func settingPrincipal(caller *auth.Caller, named *string) (string, error) {
+// settingPrincipal is whose setting a request means: "" for the account's
+// default. Others than the caller are for the root user alone.
+func settingPrincipal(caller *auth.Caller, action string, named *string) (string, error) {
 	p := val(named)
 	if p == "" {
 		p = caller.PrincipalARN()
 	}
 	if !strings.HasPrefix(p, "arn:aws:iam::"+caller.Account+":") {
 		return "", invalid("Invalid principal arn")
+	}
+	if p != caller.PrincipalARN() && caller.PrincipalARN() != rootARN(caller.Account) {
+		return "", &api.AccessDeniedException{Message: "User: " + caller.ARN + " is not authorized to perform: ecs:" + action + " on the settings of " + p}
 	}
 	if p == rootARN(caller.Account) {
 		return "", nil
@@ -106,7 +115,7 @@ func (e *ECS) putSetting(ctx context.Context, account, principal string, name ap
 // PutAccountSetting changes a setting of one principal.
 func (e *ECS) PutAccountSetting(ctx context.Context, in *api.PutAccountSettingInput) (*api.PutAccountSettingOutput, error) {
 	caller := e.caller(ctx)
-	p, err := settingPrincipal(caller, in.PrincipalArn)
+	p, err := settingPrincipal(caller, "PutAccountSetting", in.PrincipalArn)
 	if err != nil {
 		return nil, err
 	}
@@ -123,9 +132,15 @@ func (e *ECS) PutAccountSettingDefault(ctx context.Context, in *api.PutAccountSe
 // DeleteAccountSetting makes a principal follow the account's default again.
 func (e *ECS) DeleteAccountSetting(ctx context.Context, in *api.DeleteAccountSettingInput) (*api.DeleteAccountSettingOutput, error) {
 	caller := e.caller(ctx)
-	p, err := settingPrincipal(caller, in.PrincipalArn)
+	p, err := settingPrincipal(caller, "DeleteAccountSetting", in.PrincipalArn)
 	if err != nil {
 		return nil, err
+	}
+	switch rule, ok := settingRuleOf(string(in.Name)); {
+	case !ok:
+		return nil, invalid("Invalid setting name: %s", in.Name)
+	case rule.managed:
+		return nil, invalid("The setting %s is managed by AWS.", in.Name)
 	}
 	out := &api.DeleteAccountSettingOutput{}
 	return out, e.update(ctx, func(tx *store.Tx) error {
@@ -140,7 +155,7 @@ func (e *ECS) DeleteAccountSetting(ctx context.Context, in *api.DeleteAccountSet
 // ListAccountSettings shows what a principal has set, or what applies to it.
 func (e *ECS) ListAccountSettings(ctx context.Context, in *api.ListAccountSettingsInput) (*api.ListAccountSettingsOutput, error) {
 	caller := e.caller(ctx)
-	p, err := settingPrincipal(caller, in.PrincipalArn)
+	p, err := settingPrincipal(caller, "ListAccountSettings", in.PrincipalArn)
 	if err != nil {
 		return nil, err
 	}

@@ -125,13 +125,46 @@ func (e *ECS) tagged(r store.Reader, account, ref string) (tagged, error) {
 		}}, nil
 	case "container-instance":
 		i, ok := state.ContainerInstances.Get(r, ref)
-		if !ok {
+		if !ok || i.Status == statusInactive {
 			return missing("container instance")
 		}
 		return tagged{i.Tags, func(tx *store.Tx, tags []state.Tag) {
 			n := *i
 			n.Tags = tags
 			state.ContainerInstances.Put(tx, &n)
+		}}, nil
+	case "capacity-provider":
+		if state.IsFargate(state.ShortARN(ref)) {
+			return tagged{}, invalid("The specified capacity provider is reserved and cannot be tagged.")
+		}
+		p, ok := state.CapacityProviders.Get(r, ref)
+		if !ok {
+			return missing("capacity provider")
+		}
+		return tagged{p.Tags, func(tx *store.Tx, tags []state.Tag) {
+			n := *p
+			n.Tags = tags
+			state.CapacityProviders.Put(tx, &n)
+		}}, nil
+	case "daemon":
+		d, ok := state.Daemons.Get(r, ref)
+		if !ok {
+			return missing("daemon")
+		}
+		return tagged{d.Tags, func(tx *store.Tx, tags []state.Tag) {
+			n := *d
+			n.Tags = tags
+			state.Daemons.Put(tx, &n)
+		}}, nil
+	case daemonDefinition:
+		d, ok := state.DaemonDefinitions.Get(r, ref)
+		if !ok {
+			return missing("daemon task definition")
+		}
+		return tagged{d.Tags, func(tx *store.Tx, tags []state.Tag) {
+			n := *d
+			n.Tags = tags
+			state.DaemonDefinitions.Put(tx, &n)
 		}}, nil
 	}
 	return tagged{}, invalid("Invalid identifier: Identifier is for %s, which cannot be tagged.", a.kind)

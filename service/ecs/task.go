@@ -27,8 +27,6 @@ func checkRun(in *api.RunTaskInput) error {
 		return invalid("count must be between 1 and %d.", maxCount)
 	case in.LaunchType != "" && len(in.CapacityProviderStrategy) > 0:
 		return invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
-	case len(in.CapacityProviderStrategy) > 0:
-		return unsupported("capacityProviderStrategy")
 	case len(in.VolumeConfigurations) > 0:
 		return unsupported("volumeConfigurations")
 	case in.LaunchType == api.LaunchTypeManagedInstances:
@@ -65,11 +63,6 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 	if err := checkRun(in); err != nil {
 		return nil, err
 	}
-	launch := string(cmp.Or(in.LaunchType, api.LaunchTypeEc2)) // no cluster has a default strategy
-	platform, err := resolvePlatform(in.PlatformVersion, launch)
-	if err != nil {
-		return nil, err
-	}
 	count := 1
 	if in.Count != nil {
 		count = int(*in.Count)
@@ -90,6 +83,15 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 		}
 		if t := used(tx, caller.Account, "RunTask", val(in.ClientToken), now); t != nil {
 			return again(tx, t, request, out)
+		}
+		on, err := e.compute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy)
+		if err != nil {
+			return err
+		}
+		launch := on.launch
+		platform, err := resolvePlatform(in.PlatformVersion, launch)
+		if err != nil {
+			return err
 		}
 		td, err := e.startable(tx, caller.Account, val(in.TaskDefinition), invalid)
 		if err != nil {
@@ -112,8 +114,8 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 		if val(in.EnableExecuteCommand) && first(overrides.TaskRoleArn, td.Doc.TaskRoleArn) == nil {
 			return invalid("The task couldn't be started because a valid taskRoleArn is not being used. Specify a valid task role in your task definition and try again.")
 		}
-		if launch != string(api.LaunchTypeFargate) {
-			return invalid("No Container Instances were found in your cluster.")
+		if err := on.available(tx, cluster); err != nil {
+			return err
 		}
 		if len(in.PlacementConstraints) > 0 {
 			return invalid("Placement constraints are not supported with FARGATE launch type.")
@@ -144,8 +146,8 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 			spec.Tags = mergeTags(spec.Tags, []state.Tag{{Key: tagClusterName, Value: cluster.Name}})
 		}
 		token := &state.ClientToken{Account: caller.Account, Operation: "RunTask", Token: val(in.ClientToken), Request: request, At: now}
-		for range count {
-			spec.ID = e.cfg.NewID()
+		for _, provider := range on.spread(count) {
+			spec.ID, spec.CapacityProvider = e.cfg.NewID(), provider
 			t := state.NewTask(spec)
 			state.Tasks.Put(tx, t)
 			token.Resources = append(token.Resources, t.ARN)
@@ -175,8 +177,8 @@ func again(r store.Reader, t *state.ClientToken, request string, out *api.RunTas
 	return nil
 }
 
-// StartTask would start tasks on chosen instances. No instance of this version
-// can be chosen, so each one named is missing.
+// StartTask would start tasks on chosen instances. Those that are not there
+// fail as in AWS; one that is, is refused.
 func (e *ECS) StartTask(ctx context.Context, in *api.StartTaskInput) (*api.StartTaskOutput, error) {
 	caller := e.caller(ctx)
 	if _, err := newTags(in.Tags); err != nil {
@@ -198,11 +200,17 @@ func (e *ECS) StartTask(ctx context.Context, in *api.StartTaskInput) (*api.Start
 			return err
 		}
 		for _, ref := range in.ContainerInstances {
-			arn, err := e.instanceARN(caller.Account, cluster.Name, ref)
-			if err != nil {
+			i, arn, err := e.instance(r, caller.Account, cluster, ref)
+			switch {
+			case err != nil:
 				return err
+			case i == nil:
+				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
+			case i.Status == statusInactive:
+				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new(statusInactive)})
+			default:
+				return unsupported("StartTask")
 			}
-			out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
 		}
 		return nil
 	})
@@ -301,7 +309,11 @@ func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListT
 		}
 	}
 	if in.DaemonName != nil {
-		return nil, unsupported("daemonName")
+		if !state.Daemons.Has(r, e.daemonARN(account, cluster.Name, *in.DaemonName)) {
+			return nil, invalid("The referenced daemon was not found.")
+		}
+		// It has no tasks: no capacity provider has instances yet.
+		return &api.ListTasksOutput{TaskArns: []string{}}, nil
 	}
 	q := query{"ListTasks", cluster.ARN, service, instance, val(in.Family), val(in.StartedBy), desired, string(in.LaunchType)}
 	n, after, err := pageStart(q, in.NextToken, in.MaxResults, 100, 100, e.now())

@@ -34,7 +34,7 @@ func TestRunTaskRefuses(t *testing.T) {
 		{`{"taskDefinition":"web","launchType":"FARGATE","capacityProviderStrategy":[{"capacityProvider":"FARGATE"}]}`,
 			"InvalidParameterException: Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again."},
 		{`{"taskDefinition":"web","capacityProviderStrategy":[{"capacityProvider":"FARGATE"}]}`,
-			"InvalidParameterException: capacityProviderStrategy is not supported by this version of Berth."},
+			"InvalidParameterException: " + notAssociated},
 		{`{"taskDefinition":"web","group":"service:x"}`, "InvalidParameterException: Invalid namespace for group."},
 		{`{"taskDefinition":"web","startedBy":"a b"}`, "InvalidParameterException: StartedBy contains invalid characters."},
 		{`{"taskDefinition":"web","clientToken":"a b"}`, "InvalidParameterException: Client token must be at most 64 characters, with codes from 33 to 126."},

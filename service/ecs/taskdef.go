@@ -58,13 +58,16 @@ func (e *ECS) RegisterTaskDefinition(ctx context.Context, in *api.RegisterTaskDe
 			if role == nil {
 				continue
 			}
-			if err := e.cfg.PassRole(ctx, tx, caller, *role, "ecs-tasks.amazonaws.com"); err != nil {
+			if err := e.cfg.PassRole(ctx, tx, caller, *role, tasksService); err != nil {
 				return err
 			}
 		}
 		next := state.Family{Account: caller.Account, Name: family}
 		if f, ok := state.Families.Get(tx, caller.Account+"/"+family); ok {
 			next = *f
+		}
+		if limit := state.Limit(tx, caller.Account, "ecs/revisions-per-family"); next.Last >= limit {
+			return client("The maximum number of revisions per family has been reached: %d.", limit)
 		}
 		next.Last++
 		state.Families.Put(tx, &next)

@@ -127,6 +127,9 @@ func (e *ECS) CreateTaskSet(ctx context.Context, in *api.CreateTaskSetInput) (*a
 		if err := p.fit(tx, caller.Account, &td.Doc); err != nil {
 			return err
 		}
+		if len(p.strategy) > 0 {
+			return unsupported("capacityProviderStrategy")
+		}
 		if err := p.refuse(); err != nil {
 			return err
 		}

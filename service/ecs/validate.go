@@ -40,13 +40,16 @@ func validateDefinition(d *api.TaskDefinition) error {
 		}
 		d.Memory = new(strconv.Itoa(n))
 	}
-	if len(d.PlacementConstraints) > maxConstraints {
-		return client("The number of placement constraints exceeds the limit of %d.", maxConstraints)
+	if err := validateConstraints(d.PlacementConstraints); err != nil {
+		return err
 	}
 	if err := validateVolumes(d.Volumes); err != nil {
 		return err
 	}
 	if err := validateContainers(d); err != nil {
+		return err
+	}
+	if err := validateDevices(d); err != nil {
 		return err
 	}
 	if p := d.ProxyConfiguration; p != nil && findContainer(d, val(p.ContainerName)) == nil {

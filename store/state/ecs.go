@@ -17,6 +17,7 @@ type Cluster struct {
 	ServiceConnectDefaults          *ecs.ClusterServiceConnectDefaults
 	CapacityProviders               []string
 	DefaultCapacityProviderStrategy []ecs.CapacityProviderStrategyItem
+	AttachmentsStatus               string // "" until capacity providers were put
 	Tags                            []Tag
 	CreatedAt                       time.Time
 }
@@ -227,6 +228,8 @@ type ContainerInstance struct {
 	Zone                  string
 	Tags                  []Tag
 	RegisteredAt          time.Time
+	DeregisteredAt        time.Time // when it became INACTIVE
+	ClientToken           string    // of the registration that made it
 	Version               int64
 }
 

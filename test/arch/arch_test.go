@@ -45,7 +45,8 @@ var rules = []struct {
 
 	// TRUTH: nothing of ours above it.
 	{"store", nil},
-	{"store/state", []string{"store", "aws/..."}},
+	{"store/state", []string{"store", "store/state/query", "aws/..."}},
+	{"store/state/query", nil},
 
 	// WHAT. Services meet in the store alone; ECR is the face of the registry.
 	{"service", []string{"auth/...", "aws/wire", "store/...", "service/throttle"}},
