@@ -291,7 +291,7 @@ func TestCoverage(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "ecs") {
 		t.Errorf("exit status %d\n%s%s", code, out, errs)
 	}
-	if _, out, _ = run(t, Roles{}, "coverage", "ecs"); !strings.Contains(out, "✓ RunTask\n") || !strings.Contains(out, "- ExecuteCommand\n") {
+	if _, out, _ = run(t, Roles{}, "coverage", "ecs"); !strings.Contains(out, "✓ RunTask\n") || !strings.Contains(out, "- UpdateExpressGatewayService\n") {
 		t.Errorf("coverage of ecs:\n%s", out)
 	}
 	if _, out, _ = run(t, Roles{}, "coverage", "--json"); !strings.HasPrefix(out, "[") {
