@@ -62,6 +62,10 @@ func serverRole(ctx context.Context, o cli.RoleOptions) error {
 	return runServer(ctx, serverConfig{layout: l, settings: s, healthyAfter: o.HealthyAfter}, newLog("server"))
 }
 
+// runtimeVariable names the OCI runtime that a node is to use instead of the
+// one that it would choose.
+const runtimeVariable = "BERTH_OCI_RUNTIME"
+
 func nodeRole(ctx context.Context, o cli.RoleOptions) error {
 	l, _, err := region(o.DataDir)
 	if err != nil {
@@ -77,6 +81,7 @@ func nodeRole(ctx context.Context, o cli.RoleOptions) error {
 	}
 	return node.Run(ctx, node.Config{
 		Name: name, Server: l.socket(), Layout: l.nodeLayout(), Binary: binary, Containerd: o.Containerd, Log: newLog("node"),
+		OCIRuntime:     os.Getenv(runtimeVariable),
 		ContainerdArgs: roleArgs("containerd", l, "", o.HealthyAfter), AgentArgs: roleArgs("agent", l, o.Containerd, o.HealthyAfter),
 	})
 }

@@ -130,7 +130,7 @@ type Config struct {
 	ContainerdArgs, AgentArgs []string
 	// Containerd is the socket of the machine's own daemon; "" runs one.
 	Containerd string
-	// OCIRuntime is passed on to the agent.
+	// OCIRuntime is passed on to the agent; "" chooses (ChooseRuntime).
 	OCIRuntime string
 
 	Log *slog.Logger // required
@@ -187,6 +187,11 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if err := prepareHost(ctx, cfg.Log); err != nil {
 		return err
+	}
+	if cfg.OCIRuntime == "" && cfg.AgentArgs != nil {
+		chosen := ChooseRuntime(ctx, cfg.Layout.Run, cfg.Layout.Cgroup(), cfg.Binary, cfg.Containerd == "")
+		cfg.OCIRuntime = chosen.Name
+		cfg.Log.Info("OCI runtime", "name", chosen.Name, "because", chosen.Why)
 	}
 	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), agent: make(chan struct{}, 1)}
 	switch err := n.recall(); {

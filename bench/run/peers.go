@@ -23,6 +23,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/berth-run/berth/node"
 	"github.com/berth-run/berth/test/lab"
 )
 
@@ -45,7 +46,9 @@ type bare struct {
 	img    client.Image
 	run    string
 	cgroup string
-	ctx    context.Context
+	// runtime is what the region has chosen.
+	runtime string
+	ctx     context.Context
 }
 
 const bareNamespace = "bench"
@@ -60,7 +63,11 @@ func newBare(ctx context.Context, r *lab.Region, dir string, img v1.Image) (*bar
 		return nil, err
 	}
 	ctx = namespaces.WithNamespace(ctx, bareNamespace)
-	b := &bare{client: c, run: run, cgroup: "/" + filepath.Base(run), ctx: ctx}
+	settings, err := node.LoadAgentSettings(node.Layout{Data: filepath.Join(r.Dir, "node")}.AgentSettings())
+	if err != nil {
+		return nil, err
+	}
+	b := &bare{client: c, run: run, cgroup: "/" + filepath.Base(run), runtime: settings.OCIRuntime, ctx: ctx}
 	file, err := saveImage(dir, img)
 	if err != nil {
 		return nil, err
@@ -95,7 +102,7 @@ func (b *bare) one(_ context.Context, id string) (time.Duration, func() error, e
 	t0 := time.Now()
 	ct, err := b.client.NewContainer(b.ctx, id,
 		client.WithImage(b.img), client.WithSnapshotter("overlayfs"), client.WithNewSnapshot(id, b.img),
-		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: "runc", Root: b.run}),
+		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: b.runtime, Root: b.run}),
 		client.WithNewSpec(oci.WithImageConfigArgs(b.img, command), oci.WithMemoryLimit(512<<20), oci.WithCPUCFS(25000, 100000),
 			seccomp.WithDefaultProfile(), oci.WithCgroup(b.cgroup+"/"+id)))
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
+	runc "github.com/containerd/go-runc"
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
@@ -65,6 +66,7 @@ func run() {
 			if err != nil {
 				return nil, err
 			}
+			runc.Monitor = launcher{runc.Monitor} // which the line before has set
 			return steadfast{tasks}, nil
 		},
 	})
@@ -72,6 +74,7 @@ func run() {
 	// mostly be the library's epoll loop on cgroup v1, which complains as fast
 	// as it can from the moment a shim is told to end.
 	_ = log.SetLevel("fatal")
+	runc.Monitor = launcher{runc.Monitor} // for `delete`, which makes no service
 	shim.RunShim(context.Background(), manager.NewShimManager(Runtime))
 }
 
