@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -97,6 +98,12 @@ func (b *bare) close() {
 	}
 }
 
+// oldVersion is what a region's containers say, too: a crun may refuse newer ones.
+func oldVersion(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	s.Version = "1.0.2"
+	return nil
+}
+
 // one creates and starts a container.
 func (b *bare) one(_ context.Context, id string) (time.Duration, func() error, error) {
 	t0 := time.Now()
@@ -104,7 +111,7 @@ func (b *bare) one(_ context.Context, id string) (time.Duration, func() error, e
 		client.WithImage(b.img), client.WithSnapshotter("overlayfs"), client.WithNewSnapshot(id, b.img),
 		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: b.runtime, Root: b.run}),
 		client.WithNewSpec(oci.WithImageConfigArgs(b.img, command), oci.WithMemoryLimit(512<<20), oci.WithCPUCFS(25000, 100000),
-			seccomp.WithDefaultProfile(), oci.WithCgroup(b.cgroup+"/"+id)))
+			seccomp.WithDefaultProfile(), oci.WithCgroup(b.cgroup+"/"+id), oldVersion))
 	if err != nil {
 		return 0, nil, err
 	}

@@ -29,10 +29,12 @@ import (
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/berth-run/berth/node/shim/start"
 )
 
 // Name is the file name under which this binary is a shim.
-const Name = "containerd-shim-runc-v2"
+const Name = start.Name
 
 // Runtime is the name of the runtime, as containers name it.
 const Runtime = "io.containerd.runc.v2"
