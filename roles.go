@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/berth-run/berth/agent"
@@ -84,6 +85,24 @@ func nodeRole(ctx context.Context, o cli.RoleOptions) error {
 		OCIRuntime:     os.Getenv(runtimeVariable),
 		ContainerdArgs: roleArgs("containerd", l, "", o.HealthyAfter), AgentArgs: roleArgs("agent", l, o.Containerd, o.HealthyAfter),
 	})
+}
+
+// chooseRuntime is what a node of this machine would choose.
+func chooseRuntime(ctx context.Context) (cli.Runtime, error) {
+	if name := os.Getenv(runtimeVariable); name != "" {
+		return cli.Runtime{Name: name, Why: runtimeVariable + " says so"}, nil
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return cli.Runtime{}, err
+	}
+	dir, err := os.MkdirTemp("", "berth-trial-")
+	if err != nil {
+		return cli.Runtime{}, err
+	}
+	defer os.RemoveAll(dir)
+	r := node.ChooseRuntime(ctx, dir, "/"+filepath.Base(dir), binary, true)
+	return cli.Runtime{Name: r.Name, Why: r.Why}, nil
 }
 
 // nodeLayout is the node's part of the region's directories.

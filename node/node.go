@@ -79,6 +79,7 @@ type AgentSettings struct {
 	ContainerInstance string `json:"containerInstance"`
 	Containerd        string `json:"containerd"` // socket
 	OCIRuntime        string `json:"ociRuntime,omitempty"`
+	Because           string `json:"because,omitempty"` // why this runtime
 	CPU               int    `json:"cpu"`
 	Memory            int    `json:"memory"`
 	Zone              string `json:"zone,omitempty"`
@@ -132,6 +133,7 @@ type Config struct {
 	Containerd string
 	// OCIRuntime is passed on to the agent; "" chooses (ChooseRuntime).
 	OCIRuntime string
+	because    string // why it was chosen
 
 	Log *slog.Logger // required
 
@@ -189,8 +191,8 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if cfg.OCIRuntime == "" && cfg.AgentArgs != nil {
-		chosen := ChooseRuntime(ctx, cfg.Layout.Run, cfg.Layout.Cgroup(), cfg.Binary, cfg.Containerd == "")
-		cfg.OCIRuntime = chosen.Name
+		chosen := ChooseRuntime(ctx, cfg.Layout.Run, cfg.Layout.Cgroup()+"/trial", cfg.Binary, cfg.Containerd == "")
+		cfg.OCIRuntime, cfg.because = chosen.Name, chosen.Why
 		cfg.Log.Info("OCI runtime", "name", chosen.Name, "because", chosen.Why)
 	}
 	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), agent: make(chan struct{}, 1)}
@@ -278,7 +280,7 @@ func (n *node) adopt(region *fabric.Region, a *fabric.Agent) error {
 	}
 	settings, err := json.Marshal(AgentSettings{
 		Endpoint: region.Endpoint, Region: region.Name, Cluster: a.Cluster, ContainerInstance: a.ContainerInstance,
-		Containerd: socket, OCIRuntime: n.cfg.OCIRuntime, CPU: n.cfg.CPU, Memory: n.cfg.Memory, Zone: n.cfg.Zone,
+		Containerd: socket, OCIRuntime: n.cfg.OCIRuntime, Because: n.cfg.because, CPU: n.cfg.CPU, Memory: n.cfg.Memory, Zone: n.cfg.Zone,
 	})
 	if err != nil {
 		return err

@@ -27,8 +27,8 @@ const probeLimit = 10 * time.Second
 // container in a third of runc's time, if it is there and has just made one,
 // and runc otherwise. Containers that exist keep the one that they have.
 //
-// Dir is for the trial's files and cgroup for its cgroup; binary is a program
-// that ends well with the argument "version". With a daemon that is not our own
+// Dir is for the trial's files, cgroup is the trial's; binary is a program that
+// ends well with the argument "version". With a daemon that is not our own
 // nobody helps crun to start (package oci).
 func ChooseRuntime(ctx context.Context, dir, cgroup, binary string, own bool) Runtime {
 	const fallback = "runc"
@@ -63,8 +63,15 @@ func try(ctx context.Context, program, dir, cgroup, binary string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	dir = filepath.Join(dir, "trial")
-	id := "berth-trial-" + filepath.Base(cgroup)
-	spec, err := json.Marshal(trialSpec(cgroup+"/trial", binary))
+	const id = "berth-trial"
+	s := trialSpec(cgroup, binary)
+	// A binary that is linked to libraries finds the machine's.
+	for _, libs := range []string{"/lib", "/lib64", "/usr/lib"} {
+		if _, err := os.Stat(libs); err == nil {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: libs, Type: "bind", Source: libs, Options: []string{"bind", "ro"}})
+		}
+	}
+	spec, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (r *Runtime) interrupted(err error, dials int64) bool {
 		return true
 	case strings.Contains(text, "file exists") && strings.Contains(text, "io.containerd.runtime.v2.task"):
 		return true // the bundle of an earlier daemon
-	case strings.Contains(text, "container with given ID already exists"):
+	case strings.Contains(text, "container with given ID already exists"), strings.Contains(text, "container `") && strings.Contains(text, "` already exists"):
 		return true // the OCI runtime's leavings from an earlier try
 	case errors.Is(err, runtime.ErrInvalid), errors.Is(err, runtime.ErrExists), errors.Is(err, runtime.ErrNotFound):
 		return false

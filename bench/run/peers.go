@@ -47,9 +47,9 @@ type bare struct {
 	img    client.Image
 	run    string
 	cgroup string
-	// runtime is what the region has chosen.
-	runtime string
-	ctx     context.Context
+	// settings is the file that says which OCI runtime the region has chosen.
+	settings string
+	ctx      context.Context
 }
 
 const bareNamespace = "bench"
@@ -64,11 +64,7 @@ func newBare(ctx context.Context, r *lab.Region, dir string, img v1.Image) (*bar
 		return nil, err
 	}
 	ctx = namespaces.WithNamespace(ctx, bareNamespace)
-	settings, err := node.LoadAgentSettings(node.Layout{Data: filepath.Join(r.Dir, "node")}.AgentSettings())
-	if err != nil {
-		return nil, err
-	}
-	b := &bare{client: c, run: run, cgroup: "/" + filepath.Base(run), runtime: settings.OCIRuntime, ctx: ctx}
+	b := &bare{client: c, run: run, cgroup: "/" + filepath.Base(run), settings: node.Layout{Data: filepath.Join(r.Dir, "node")}.AgentSettings(), ctx: ctx}
 	file, err := saveImage(dir, img)
 	if err != nil {
 		return nil, err
@@ -106,10 +102,14 @@ func oldVersion(_ context.Context, _ oci.Client, _ *containers.Container, s *oci
 
 // one creates and starts a container.
 func (b *bare) one(_ context.Context, id string) (time.Duration, func() error, error) {
+	settings, err := node.LoadAgentSettings(b.settings)
+	if err != nil {
+		return 0, nil, err
+	}
 	t0 := time.Now()
 	ct, err := b.client.NewContainer(b.ctx, id,
 		client.WithImage(b.img), client.WithSnapshotter("overlayfs"), client.WithNewSnapshot(id, b.img),
-		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: b.runtime, Root: b.run}),
+		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: settings.OCIRuntime, Root: b.run}),
 		client.WithNewSpec(oci.WithImageConfigArgs(b.img, command), oci.WithMemoryLimit(512<<20), oci.WithCPUCFS(25000, 100000),
 			seccomp.WithDefaultProfile(), oci.WithCgroup(b.cgroup+"/"+id), oldVersion))
 	if err != nil {
