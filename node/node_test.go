@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +35,10 @@ func TestMain(m *testing.M) {
 		c := make(chan struct{})
 		time.AfterFunc(time.Minute, func() { close(c) })
 		<-c
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "version" { // in the trial of an OCI runtime
+		fmt.Println("test")
 		return
 	}
 	goleak.VerifyTestMain(m)

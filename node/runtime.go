@@ -75,13 +75,15 @@ func try(ctx context.Context, program, dir, cgroup, binary string) error {
 	if err != nil {
 		return err
 	}
+	var starter oci.Launcher
+	defer starter.Close()
 	run := func(args ...string) ([]byte, error) {
 		c := exec.CommandContext(ctx, program, append([]string{"--root", filepath.Join(dir, "state")}, args...)...)
 		var out bytes.Buffer
 		c.Stdout, c.Stderr = &out, &out
 		// What holds the output after the end is not waited for.
 		c.WaitDelay = time.Second
-		if err := oci.Start(program, c.Start); err != nil {
+		if err := starter.Start(program, c.Start); err != nil {
 			return nil, err
 		}
 		if err := c.Wait(); err != nil {

@@ -19,8 +19,11 @@ func (l launcher) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
 	return launch(c, l.ProcessMonitor.StartLocked)
 }
 
+// starter is the shim's for as long as there is a shim.
+var starter oci.Launcher
+
 func launch(c *exec.Cmd, start func(*exec.Cmd) (chan runc.Exit, error)) (exits chan runc.Exit, err error) {
-	err = oci.Start(c.Path, func() (err error) {
+	err = starter.Start(c.Path, func() (err error) {
 		exits, err = start(c)
 		return err
 	})
