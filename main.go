@@ -23,7 +23,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr, cli.Roles{
-		Up: settling("up", up), Down: down, Environment: askEnvironment, Owner: askOwner, Status: status,
+		Up: settling("up", up), Down: down, Environment: askEnvironment, Owner: askOwner, Status: status, Runtime: chooseRuntime,
 		Server: settling("server", serverRole), Node: settling("node", nodeRole),
 		Agent: settling("agent", agentRole), Containerd: settling("containerd", containerdRole),
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/berth-run/berth/agent"
@@ -62,6 +63,10 @@ func serverRole(ctx context.Context, o cli.RoleOptions) error {
 	return runServer(ctx, serverConfig{layout: l, settings: s, healthyAfter: o.HealthyAfter}, newLog("server"))
 }
 
+// runtimeVariable names the OCI runtime that a node is to use instead of the
+// one that it would choose.
+const runtimeVariable = "BERTH_OCI_RUNTIME"
+
 func nodeRole(ctx context.Context, o cli.RoleOptions) error {
 	l, _, err := region(o.DataDir)
 	if err != nil {
@@ -77,8 +82,27 @@ func nodeRole(ctx context.Context, o cli.RoleOptions) error {
 	}
 	return node.Run(ctx, node.Config{
 		Name: name, Server: l.socket(), Layout: l.nodeLayout(), Binary: binary, Containerd: o.Containerd, Log: newLog("node"),
+		OCIRuntime:     os.Getenv(runtimeVariable),
 		ContainerdArgs: roleArgs("containerd", l, "", o.HealthyAfter), AgentArgs: roleArgs("agent", l, o.Containerd, o.HealthyAfter),
 	})
+}
+
+// chooseRuntime is what a node of this machine would choose.
+func chooseRuntime(ctx context.Context) (cli.Runtime, error) {
+	if name := os.Getenv(runtimeVariable); name != "" {
+		return cli.Runtime{Name: name, Why: runtimeVariable + " says so"}, nil
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return cli.Runtime{}, err
+	}
+	dir, err := os.MkdirTemp("", "berth-trial-")
+	if err != nil {
+		return cli.Runtime{}, err
+	}
+	defer os.RemoveAll(dir)
+	r := node.ChooseRuntime(ctx, dir, "/"+filepath.Base(dir), binary, true)
+	return cli.Runtime{Name: r.Name, Why: r.Why}, nil
 }
 
 // nodeLayout is the node's part of the region's directories.

@@ -313,5 +313,9 @@ func status(_ context.Context, dataDir string) (st cli.Status, err error) {
 		}
 		st.Processes = append(st.Processes, c)
 	}
+	// There is none before the node has spoken to a server for the first time.
+	if a, err := node.LoadAgentSettings(l.nodeLayout().AgentSettings()); err == nil {
+		st.Runtime = cli.Runtime{Name: a.OCIRuntime, Why: a.Because}
+	}
 	return st, nil
 }

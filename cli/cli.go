@@ -44,6 +44,8 @@ type Roles struct {
 	Owner func(ctx context.Context, dataDir, method, path string, in any) (*http.Response, error)
 	// Status looks at the processes of a region.
 	Status func(ctx context.Context, dataDir string) (Status, error)
+	// Runtime finds out which OCI runtime a region would use on this machine.
+	Runtime func(ctx context.Context) (Runtime, error)
 
 	// The processes that Up supervises; they run until ctx ends.
 	Server, Node, Agent, Containerd func(ctx context.Context, o RoleOptions) error
@@ -87,7 +89,11 @@ type Environment struct {
 // Status is what runs of a region on this machine.
 type Status struct {
 	Processes []Process
+	Runtime   Runtime // of new containers; without a name while that is not known
 }
+
+// A Runtime is the OCI runtime that makes containers, and why this one.
+type Runtime struct{ Name, Why string }
 
 // A Process is one supervised process. PID is 0 while it is not running.
 type Process struct {

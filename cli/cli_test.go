@@ -277,7 +277,11 @@ func TestDropsForward(t *testing.T) {
 }
 
 func TestDoctorAnswersForThisMachine(t *testing.T) {
-	_, out, errs := run(t, Roles{Environment: environment}, "doctor", "--data-dir", t.TempDir())
+	chosen := func(context.Context) (Runtime, error) { return Runtime{"crun", "it has tried"}, nil }
+	_, out, errs := run(t, Roles{Environment: environment, Runtime: chosen}, "doctor", "--data-dir", t.TempDir())
+	if os.Geteuid() == 0 && !strings.Contains(out, "containers are made by crun (it has tried)") {
+		t.Errorf("the runtime is not mentioned:\n%s", out)
+	}
 	if n := strings.Count(out, "ok    ") + strings.Count(out, "warn  ") + strings.Count(out, "fail  "); n != 13 {
 		t.Errorf("%d findings, want 13:\n%s%s", n, out, errs)
 	}
@@ -286,13 +290,28 @@ func TestDoctorAnswersForThisMachine(t *testing.T) {
 	}
 }
 
+func TestStatusSaysWhatMakesContainers(t *testing.T) {
+	roles := Roles{
+		Environment: func(context.Context, string) (Environment, error) { return Environment{}, ErrNotRunning },
+		Status: func(context.Context, string) (Status, error) {
+			return Status{Runtime: Runtime{"runc", "crun is not installed"}}, nil
+		},
+	}
+	if _, out, _ := run(t, roles, "status"); !strings.Contains(out, "Containers are made by runc (crun is not installed).\n") {
+		t.Errorf("%s", out)
+	}
+}
+
 func TestCoverage(t *testing.T) {
 	code, out, errs := run(t, Roles{}, "coverage")
 	if code != 0 || !strings.Contains(out, "ecs") {
 		t.Errorf("exit status %d\n%s%s", code, out, errs)
 	}
-	if _, out, _ = run(t, Roles{}, "coverage", "ecs"); !strings.Contains(out, "✓ RunTask\n") || !strings.Contains(out, "- UpdateExpressGatewayService\n") {
+	if _, out, _ = run(t, Roles{}, "coverage", "ecs"); !strings.Contains(out, "✓ RunTask\n") {
 		t.Errorf("coverage of ecs:\n%s", out)
+	}
+	if _, out, _ = run(t, Roles{}, "coverage", "iam"); !strings.Contains(out, "- CreateDelegationRequest\n") {
+		t.Errorf("coverage of iam:\n%s", out)
 	}
 	if _, out, _ = run(t, Roles{}, "coverage", "--json"); !strings.HasPrefix(out, "[") {
 		t.Errorf("JSON:\n%s", out)

@@ -48,7 +48,7 @@ func (a *app) doctor() *cobra.Command {
 			defer cancel()
 			bad := 0
 			for _, check := range []func(context.Context) finding{
-				checkRoot, checkKernel, checkNamespaces, checkOverlay, checkNft, checkRuntime, checkCgroup, checkFiles, checkForward,
+				checkRoot, checkKernel, checkNamespaces, checkOverlay, checkNft, a.checkRuntime, checkCgroup, checkFiles, checkForward,
 				func(ctx context.Context) finding { return a.checkPort(ctx, listen) },
 				func(context.Context) finding { return checkDisk(a.dataDir) },
 				checkMemory, checkCLI,
@@ -190,15 +190,26 @@ func checkNft(ctx context.Context) finding {
 	return good("%s", text)
 }
 
-func checkRuntime(ctx context.Context) finding {
+func (a *app) checkRuntime(ctx context.Context) finding {
+	installed := ""
 	for _, name := range []string{"runc", "crun"} {
 		out, err := exec.CommandContext(ctx, sbin(name), "--version").Output()
 		if err == nil {
-			line, _, _ := strings.Cut(string(out), "\n")
-			return good("%s", line)
+			installed, _, _ = strings.Cut(string(out), "\n")
+			break
 		}
 	}
-	return finding{fail, "neither runc nor crun is installed", "Containers are started with it: apt-get install runc"}
+	if installed == "" {
+		return finding{fail, "neither runc nor crun is installed", "Containers are started with it: apt-get install runc crun"}
+	}
+	if os.Geteuid() != 0 {
+		return good("%s", installed)
+	}
+	r, err := a.roles.Runtime(ctx)
+	if err != nil {
+		return finding{warn, installed + ": which runtime a region would use is not known: " + err.Error(), ""}
+	}
+	return good("containers are made by %s (%s)", r.Name, r.Why)
 }
 
 func checkCgroup(context.Context) finding {

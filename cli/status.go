@@ -33,6 +33,13 @@ func (a *app) status() *cobra.Command {
 				a.out.printf("Region %s, account %s, at %s, data in %s\n\n", a.out.bold(env.Region), env.Account, a.out.bold(env.Endpoint), a.dataDir)
 			}
 			a.processes(st.Processes, time.Now())
+			if st.Runtime.Name != "" {
+				a.out.printf("\nContainers are made by %s", st.Runtime.Name)
+				if st.Runtime.Why != "" {
+					a.out.printf(" (%s)", st.Runtime.Why)
+				}
+				a.out.printf(".\n")
+			}
 			if envErr != nil {
 				a.err.printf("\n%s The server does not answer: %v\n", a.err.red("✗"), envErr)
 				a.err.printf("  %s says why.\n", a.command("logs server"))

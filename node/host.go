@@ -28,6 +28,7 @@ func prepareHost(ctx context.Context, log *slog.Logger) error {
 			return fmt.Errorf("the kernel has no overlay file system: modprobe: %w: %s", err, bytes.TrimSpace(out))
 		}
 	}
+	// Runc is the runtime wherever crun does not work (ChooseRuntime).
 	for _, program := range []string{"runc", "nft"} {
 		if _, err := exec.LookPath(program); err != nil {
 			log.Error("a program that tasks need is not installed", "program", program, "err", err)

@@ -79,6 +79,7 @@ type AgentSettings struct {
 	ContainerInstance string `json:"containerInstance"`
 	Containerd        string `json:"containerd"` // socket
 	OCIRuntime        string `json:"ociRuntime,omitempty"`
+	Because           string `json:"because,omitempty"` // why this runtime
 	CPU               int    `json:"cpu"`
 	Memory            int    `json:"memory"`
 	Zone              string `json:"zone,omitempty"`
@@ -130,8 +131,9 @@ type Config struct {
 	ContainerdArgs, AgentArgs []string
 	// Containerd is the socket of the machine's own daemon; "" runs one.
 	Containerd string
-	// OCIRuntime is passed on to the agent.
+	// OCIRuntime is passed on to the agent; "" chooses (ChooseRuntime).
 	OCIRuntime string
+	because    string // why it was chosen
 
 	Log *slog.Logger // required
 
@@ -187,6 +189,11 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if err := prepareHost(ctx, cfg.Log); err != nil {
 		return err
+	}
+	if cfg.OCIRuntime == "" && cfg.AgentArgs != nil {
+		chosen := ChooseRuntime(ctx, cfg.Layout.Run, cfg.Layout.Cgroup()+"/trial", cfg.Binary, cfg.Containerd == "")
+		cfg.OCIRuntime, cfg.because = chosen.Name, chosen.Why
+		cfg.Log.Info("OCI runtime", "name", chosen.Name, "because", chosen.Why)
 	}
 	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), agent: make(chan struct{}, 1)}
 	switch err := n.recall(); {
@@ -273,7 +280,7 @@ func (n *node) adopt(region *fabric.Region, a *fabric.Agent) error {
 	}
 	settings, err := json.Marshal(AgentSettings{
 		Endpoint: region.Endpoint, Region: region.Name, Cluster: a.Cluster, ContainerInstance: a.ContainerInstance,
-		Containerd: socket, OCIRuntime: n.cfg.OCIRuntime, CPU: n.cfg.CPU, Memory: n.cfg.Memory, Zone: n.cfg.Zone,
+		Containerd: socket, OCIRuntime: n.cfg.OCIRuntime, Because: n.cfg.because, CPU: n.cfg.CPU, Memory: n.cfg.Memory, Zone: n.cfg.Zone,
 	})
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -40,7 +39,7 @@ func (r *Runtime) interrupted(err error, dials int64) bool {
 		return true
 	case strings.Contains(text, "file exists") && strings.Contains(text, "io.containerd.runtime.v2.task"):
 		return true // the bundle of an earlier daemon
-	case strings.Contains(text, "container with given ID already exists"):
+	case strings.Contains(text, "container with given ID already exists"), strings.Contains(text, "container `") && strings.Contains(text, "` already exists"):
 		return true // the OCI runtime's leavings from an earlier try
 	case errors.Is(err, runtime.ErrInvalid), errors.Is(err, runtime.ErrExists), errors.Is(err, runtime.ErrNotFound):
 		return false
@@ -71,23 +70,18 @@ func (r *Runtime) clear(ctx context.Context, id, group string) error {
 	if err != nil {
 		return err
 	}
-	if err := kill(ctx, func() ([]int, error) { return r.strays(id, serves) }, nil); err != nil {
+	bury := func(pid int) { r.bury(id, pid) }
+	if err := kill(ctx, func() ([]int, error) { return r.strays(id, serves) }, bury); err != nil {
 		return fmt.Errorf("stray processes: %w", err)
 	}
 	cgroup := r.cg.path(group, id)
-	if err := kill(ctx, func() ([]int, error) { return r.cg.processes(cgroup) }, func(pid int) { r.bury(id, pid) }); err != nil {
+	if err := kill(ctx, func() ([]int, error) { return r.cg.processes(cgroup) }, bury); err != nil {
 		return fmt.Errorf("stray processes: %w", err)
 	}
-	root := r.ociRoot()
-	if _, err := os.Stat(filepath.Join(root, id)); err == nil {
-		out, err := exec.CommandContext(ctx, r.cfg.OCIRuntime, "--root", root, "delete", "--force", id).CombinedOutput()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		// Of a container that was not even half made it knows nothing.
-		if rmErr := os.RemoveAll(filepath.Join(root, id)); rmErr != nil {
-			return fmt.Errorf("delete half-made container: %w: %v: %s", rmErr, err, out)
-		}
+	// Nothing of it runs any more, and its cgroup is the caller's to remove:
+	// what the OCI runtime, whichever it was, has left is its own notes.
+	if err := os.RemoveAll(filepath.Join(r.ociRoot(), id)); err != nil {
+		return fmt.Errorf("notes of a half-made container: %w", err)
 	}
 	for _, bundle := range r.bundles(id) {
 		if err := removeBundle(bundle); err != nil {
@@ -148,7 +142,12 @@ func (r *Runtime) single(ctx context.Context, id, group string) error {
 		return err
 	}
 	serves := func(shim int) bool { return shim == own || others(shim) }
-	return kill(ctx, func() ([]int, error) { return r.strays(id, serves) }, nil)
+	return kill(ctx, func() ([]int, error) {
+		pids, err := r.strays(id, serves)
+		// Until it is started, the container's process may be the OCI
+		// runtime's own: crun's is, by its arguments.
+		return slices.DeleteFunc(pids, func(pid int) bool { return pid == int(got.Process.Pid) }), err
+	}, nil)
 }
 
 // strays finds the processes that were started for a container by a daemon that

@@ -118,7 +118,7 @@ func (r *Runtime) create(ctx context.Context, s runtime.Spec) (mine bool, err er
 	if _, err := r.store.Create(ctx, record); err != nil {
 		return true, native(err)
 	}
-	if err := r.createTask(ctx, s.ID, s.Terminal, root); err != nil {
+	if err := r.createTask(ctx, s.ID, spec.Process, root); err != nil {
 		return true, err
 	}
 	r.process.put(s.ID, spec.Process)
@@ -204,9 +204,9 @@ func (r *Runtime) record(s runtime.Spec, spec *specs.Spec) (containers.Container
 }
 
 // createTask runs the OCI runtime's create, in the shim.
-func (r *Runtime) createTask(ctx context.Context, id string, terminal bool, root []mount.Mount) error {
-	req := &tasks.CreateTaskRequest{ContainerID: id, Stdout: r.stdout(id), Stderr: r.stderr(id), Terminal: terminal}
-	if terminal {
+func (r *Runtime) createTask(ctx context.Context, id string, p *specs.Process, root []mount.Mount) error {
+	req := &tasks.CreateTaskRequest{ContainerID: id, Stdout: r.stdout(id), Stderr: r.stderr(id), Terminal: p.Terminal}
+	if p.Terminal {
 		req.Stderr = "" // a terminal has one stream
 	}
 	for _, m := range root {
@@ -221,7 +221,7 @@ func (r *Runtime) createTask(ctx context.Context, id string, terminal bool, root
 			break
 		}
 	}
-	return commandError(err)
+	return commandError(err, p.Args[0])
 }
 
 func shimGone(err error) bool {
@@ -229,12 +229,32 @@ func shimGone(err error) bool {
 }
 
 // commandError marks an OCI runtime's complaint about the process it was to
-// start as the spec's fault.
-func commandError(err error) error {
-	if err != nil && strings.Contains(err.Error(), "OCI runtime") {
-		return wrapped{err, runtime.ErrProcess}
+// start, command, as the spec's fault. What is wrong with a command is told in
+// runc's words, whichever runtime says it: they are the ones that people know.
+func commandError(err error, command string) error {
+	if err == nil || !strings.Contains(err.Error(), "OCI runtime") {
+		return err
 	}
-	return err
+	for verb, prefix := range map[string]string{
+		"OCI runtime create failed: ": "runc create failed: unable to start container process: exec: ",
+		"OCI runtime exec failed: ":   "exec failed: unable to start container process: exec: ",
+	} {
+		before, what, found := strings.Cut(err.Error(), verb)
+		words := ""
+		switch {
+		case !found:
+		case strings.HasPrefix(what, "executable file `") && strings.HasPrefix(command, "/"):
+			words = fmt.Sprintf("%q: stat %s: no such file or directory: unknown", command, command)
+		case strings.HasPrefix(what, "executable file `"):
+			words = fmt.Sprintf("%q: executable file not found in $PATH: unknown", command)
+		case strings.HasPrefix(what, "open executable: Permission denied"):
+			words = fmt.Sprintf("%q: permission denied: unknown", command)
+		}
+		if words != "" {
+			err = errors.New(before + verb + prefix + words)
+		}
+	}
+	return wrapped{err, runtime.ErrProcess}
 }
 
 // Start implements runtime.Runtime. If the daemon is killed in the middle of
@@ -299,7 +319,7 @@ func (r *Runtime) start(ctx context.Context, id string, unheard bool) (pid int, 
 func (r *Runtime) startTask(ctx context.Context, id string) (int, error) {
 	resp, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id})
 	if err != nil {
-		return 0, commandError(native(err))
+		return 0, commandError(native(err), "")
 	}
 	r.forgetMissed(id)
 	return int(resp.Pid), r.noteStart(id)
@@ -338,7 +358,7 @@ func (r *Runtime) again(ctx context.Context, id string) error {
 		return err
 	}
 	r.outputs.Store(id, output)
-	return r.createTask(ctx, id, spec.Process.Terminal, root)
+	return r.createTask(ctx, id, spec.Process, root)
 }
 
 // Kill implements runtime.Runtime.

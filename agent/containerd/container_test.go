@@ -737,3 +737,37 @@ func TestExecLeavesNoOrphans(t *testing.T) {
 		}
 	}
 }
+
+// TestContainerKeepsItsRuntime: an agent that makes containers with another OCI
+// runtime goes on with those that are there.
+func TestContainerKeepsItsRuntime(t *testing.T) {
+	b := create(t, runtime.Spec{Command: []string{"wait"}})
+	b.start()
+	b.line()
+	mine := ociRuntime
+	ociRuntime = map[string]string{"runc": "crun", "crun": "runc"}[mine]
+	next, err := lab.runtime()
+	ociRuntime = mine
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	ctx := testContext(t)
+	if res, err := next.Exec(ctx, b.id, runtime.Exec{Args: []string{"/tiny", "exit", "3"}}); err != nil || res.ExitCode != 3 {
+		t.Errorf("%+v %v", res, err)
+	}
+	for range 2 { // as it is, and started again
+		if err := next.Kill(ctx, b.id, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if e := b.exit(); e.ExitCode != 137 {
+			t.Errorf("%+v", e)
+		}
+		if _, err := next.Start(ctx, b.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := next.Delete(ctx, b.id); err != nil {
+		t.Error(err)
+	}
+}

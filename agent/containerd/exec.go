@@ -85,7 +85,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (res runt
 	started, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID})
 	if err != nil {
 		x.abandon(0)
-		return res, commandError(notRunning(native(err)))
+		return res, commandError(notRunning(native(err)), process.Args[0])
 	}
 	drained := make(chan struct{})
 	go func() { // ends with f

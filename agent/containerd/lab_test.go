@@ -50,20 +50,32 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(func() int {
-		l, err := openLab()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+	// All of it with either of the OCI runtimes.
+	for _, r := range []string{"runc", "crun"} {
+		ociRuntime = r
+		fmt.Println("with " + r)
+		if code := inLab(m); code != 0 {
+			os.Exit(code)
 		}
-		lab = l
-		code := m.Run()
-		if err := l.close(); err != nil {
-			fmt.Fprintln(os.Stderr, "left behind:", err)
-			return 1
-		}
-		return code
-	}())
+	}
+}
+
+// ociRuntime makes the containers of the tests.
+var ociRuntime string
+
+func inLab(m *testing.M) int {
+	l, err := openLab()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	lab = l
+	code := m.Run()
+	if err := l.close(); err != nil {
+		fmt.Fprintln(os.Stderr, "left behind:", err)
+		return 1
+	}
+	return code
 }
 
 // theLab is a daemon, a registry with the tests' image in it, and a runtime.
@@ -125,7 +137,7 @@ func (l *theLab) runtime() (*containerd.Runtime, error) {
 	return containerd.New(containerd.Config{
 		Address: l.dirs.Socket(), Namespace: "berth-" + l.id, Dir: filepath.Join(l.run, "a"), Cgroup: l.cg,
 		Exits:      l.dirs.Exits(),
-		OCIRuntime: os.Getenv("BERTH_TEST_OCI_RUNTIME"), InitPath: filepath.Join(l.dir, "init"),
+		OCIRuntime: ociRuntime, InitPath: filepath.Join(l.dir, "init"),
 	})
 }
 

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // checkpoints keeps one file per task, replaced as a whole at every change.
@@ -29,22 +31,40 @@ func (k checkpoints) save(t *Task, last uint64) (uint64, error) {
 	if sum == last {
 		return last, nil
 	}
-	path := k.path(t.ID())
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return last, fmt.Errorf("write checkpoint: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := replace(k.path(t.ID()), b); err != nil {
 		return last, fmt.Errorf("write checkpoint: %w", err)
 	}
 	return sum, nil
+}
+
+// replace writes a file so that a reader sees the old or the new one. The two
+// take turns: making a file anew each time, and freeing the last one, was the
+// most that the agent did for a task on some file systems.
+func replace(path string, b []byte) error {
+	next := path + ".new"
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Truncate(int64(len(b))), f.Close()); err != nil {
+		return err
+	}
+	if unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE) == nil {
+		return nil
+	}
+	// There is none yet, or the file system cannot.
+	return os.Rename(next, path)
 }
 
 func (k checkpoints) path(id string) string { return filepath.Join(k.dir, id+".json") }
 
 // remove removes the task's file.
 func (k checkpoints) remove(id string) error {
-	if err := os.Remove(k.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove checkpoint: %w", err)
+	for _, path := range []string{k.path(id), k.path(id) + ".new"} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove checkpoint: %w", err)
+		}
 	}
 	return nil
 }
@@ -62,7 +82,7 @@ func (k checkpoints) load() (tasks []*Task, broken []error, err error) {
 	for _, e := range entries {
 		name := e.Name()
 		if strings.HasSuffix(name, ".new") {
-			os.Remove(filepath.Join(k.dir, name)) // an agent died while it wrote; the old one is whole
+			os.Remove(filepath.Join(k.dir, name)) // what is there besides is whole, and the latest
 			continue
 		}
 		if !strings.HasSuffix(name, ".json") {

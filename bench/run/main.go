@@ -157,6 +157,22 @@ func bench(ctx context.Context, berth string, n, atOnce int, withBare, withDocke
 		}
 	}
 	fmt.Printf("a running task adds beside its shim: %.3f MiB\n", total)
+	fmt.Printf("\nprocessor time of a task until it runs, of %d at once:", atOnce)
+	all := after.shimOwn + after.shimChildren
+	cpu := func(name string, d time.Duration) {
+		fmt.Printf(" %s %.1f ms", name, ms(d)/float64(atOnce))
+	}
+	for _, role := range roles {
+		b, a := before.roles[role], after.roles[role]
+		if cpu(role, a.own-b.own); a.children > b.children {
+			cpu(role+"'s children", a.children-b.children)
+		}
+		all += a.own - b.own + a.children - b.children
+	}
+	cpu("shim", after.shimOwn)
+	cpu("OCI runtime", after.shimChildren)
+	cpu("= ", all)
+	fmt.Println()
 	return nil
 }
 

@@ -6,21 +6,29 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/berth-run/berth/test/lab"
 )
 
 var roles = []string{"up", "server", "node", "agent", "containerd"}
 
-// usage is what the kernel counts of one process, in bytes.
-type usage struct{ rss, pss, anon int64 }
+// usage is what the kernel counts of one process: bytes, and the time that it
+// and its children that have ended took of the processors.
+type usage struct {
+	rss, pss, anon int64
+	own, children  time.Duration
+}
 
 // memory is that of a region's processes, and of the shims of its daemon.
 type memory struct {
 	roles            map[string]usage
 	shims            int
 	shimRSS, shimPSS int64
+	// The OCI runtime is the shims' child, and `start` the daemon's.
+	shimOwn, shimChildren time.Duration
 }
 
 func measure(r *lab.Region) (memory, error) {
@@ -57,6 +65,8 @@ func measure(r *lab.Region) (memory, error) {
 		m.shims++
 		m.shimRSS += u.rss
 		m.shimPSS += u.pss
+		m.shimOwn += u.own
+		m.shimChildren += u.children
 	}
 	return m, nil
 }
@@ -83,5 +93,21 @@ func read(pid int) (u usage, err error) {
 			u.anon = kb << 10
 		}
 	}
+	b, err = os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return u, err
+	}
+	// After the name, which is in parentheses: the 14th to the 17th field of all.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	for i, d := range []*time.Duration{&u.own, &u.own, &u.children, &u.children} {
+		ticks, err := strconv.ParseInt(fields[11+i], 10, 64)
+		if err != nil {
+			return u, err
+		}
+		*d += time.Duration(ticks) * tick
+	}
 	return u, nil
 }
+
+// tick is the unit of /proc/<pid>/stat, on all machines of today.
+const tick = time.Second / 100

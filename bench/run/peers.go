@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -23,6 +24,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/berth-run/berth/node"
 	"github.com/berth-run/berth/test/lab"
 )
 
@@ -45,7 +47,9 @@ type bare struct {
 	img    client.Image
 	run    string
 	cgroup string
-	ctx    context.Context
+	// settings is the file that says which OCI runtime the region has chosen.
+	settings string
+	ctx      context.Context
 }
 
 const bareNamespace = "bench"
@@ -60,7 +64,7 @@ func newBare(ctx context.Context, r *lab.Region, dir string, img v1.Image) (*bar
 		return nil, err
 	}
 	ctx = namespaces.WithNamespace(ctx, bareNamespace)
-	b := &bare{client: c, run: run, cgroup: "/" + filepath.Base(run), ctx: ctx}
+	b := &bare{client: c, run: run, cgroup: "/" + filepath.Base(run), settings: node.Layout{Data: filepath.Join(r.Dir, "node")}.AgentSettings(), ctx: ctx}
 	file, err := saveImage(dir, img)
 	if err != nil {
 		return nil, err
@@ -90,14 +94,24 @@ func (b *bare) close() {
 	}
 }
 
+// oldVersion is what a region's containers say, too: a crun may refuse newer ones.
+func oldVersion(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	s.Version = "1.0.2"
+	return nil
+}
+
 // one creates and starts a container.
 func (b *bare) one(_ context.Context, id string) (time.Duration, func() error, error) {
+	settings, err := node.LoadAgentSettings(b.settings)
+	if err != nil {
+		return 0, nil, err
+	}
 	t0 := time.Now()
 	ct, err := b.client.NewContainer(b.ctx, id,
 		client.WithImage(b.img), client.WithSnapshotter("overlayfs"), client.WithNewSnapshot(id, b.img),
-		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: "runc", Root: b.run}),
+		client.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: settings.OCIRuntime, Root: b.run}),
 		client.WithNewSpec(oci.WithImageConfigArgs(b.img, command), oci.WithMemoryLimit(512<<20), oci.WithCPUCFS(25000, 100000),
-			seccomp.WithDefaultProfile(), oci.WithCgroup(b.cgroup+"/"+id)))
+			seccomp.WithDefaultProfile(), oci.WithCgroup(b.cgroup+"/"+id), oldVersion))
 	if err != nil {
 		return 0, nil, err
 	}
