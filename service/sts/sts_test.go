@@ -114,6 +114,7 @@ func (w *world) user(account, name, document string) aws.Config {
 	w.t.Helper()
 	key := &state.AccessKey{ID: auth.NewKeyID(auth.PrefixAccessKey, account), Account: account, User: name, Secret: auth.NewSecret(), Active: true}
 	w.put(func(tx *store.Tx) {
+		state.Accounts.Put(tx, &state.Account{ID: account})
 		state.AccessKeys.Put(tx, key)
 		if name == "" {
 			return
@@ -135,7 +136,10 @@ func (w *world) role(account, name, document string, trust ...string) string {
 	if document != "" {
 		r.Inline = []state.InlinePolicy{{Name: "p", Document: document}}
 	}
-	w.put(func(tx *store.Tx) { state.Roles.Put(tx, r) })
+	w.put(func(tx *store.Tx) {
+		state.Accounts.Put(tx, &state.Account{ID: account})
+		state.Roles.Put(tx, r)
+	})
 	return r.ARN()
 }
 
