@@ -74,6 +74,9 @@ func fill(v reflect.Value, depth int) {
 				continue
 			}
 			fill(f, depth-1)
+			if arns, ok := f.Interface().([]string); ok && len(arns) > 0 && strings.HasSuffix(name, "Arns") {
+				arns[0] = "arn:aws:some:eu-central-1:" + account + ":thing/x"
+			}
 			// What the models' patterns would not let through as "x".
 			if p, ok := f.Interface().(*string); ok && p != nil {
 				switch low := strings.ToLower(name); {

@@ -516,7 +516,7 @@ func checkResource(v string) error {
 		if part[3] != "" && part[3] != "*" {
 			return malformed("IAM resource %s cannot contain region information.", v)
 		}
-		if !strings.ContainsAny(part[5][:min(1, len(part[5]))], "*?$") && part[5] != "root" && !slices.ContainsFunc(iamPaths, func(p string) bool {
+		if !strings.ContainsAny(part[5][:min(1, len(part[5]))], "*?$") && part[5] != "root" && !strings.HasPrefix(part[5], delegationPath) && !slices.ContainsFunc(iamPaths, func(p string) bool {
 			return strings.HasPrefix(part[5], p)
 		}) {
 			return malformed(`IAM resource path must either be "*" or start with %s.`, strings.Join(iamPaths, ", "))
@@ -528,6 +528,9 @@ func checkResource(v string) error {
 // iamPaths are the kinds of resources that IAM has, as its message lists them.
 var iamPaths = []string{"user/", "federated-user/", "role/", "group/", "instance-profile/", "mfa/", "server-certificate/", "policy/",
 	"sms-mfa/", "saml-provider/", "oidc-provider/", "report/", "access-report/"}
+
+// delegationPath is a kind that came after the message did.
+const delegationPath = "delegation-request/"
 
 func (p *parser) conditions(st *statement, have map[string]json.RawMessage) error {
 	raw, ok := have["Condition"]

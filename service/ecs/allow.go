@@ -29,7 +29,7 @@ func (q request) providerNames(refs []string) request {
 func (q request) providerOf(ref string) string {
 	name, err := q.providerName(q.account, ref)
 	if err != nil || !isName(name) {
-		return everything
+		return q.literal("capacity-provider/", ref)
 	}
 	return q.providerARN(q.account, name)
 }
@@ -44,7 +44,7 @@ func (q request) instances(cluster *string, attributes []api.Attribute) []string
 			refs = append(refs, ref)
 		}
 	}
-	return q.of(q.instanceARN, cluster, refs...)
+	return q.of("container-instance", cluster, refs...)
 }
 
 // daemonDefinitionOf resolves a reference, so that a policy for one revision holds.
@@ -54,30 +54,30 @@ func (q request) daemonDefinitionOf(ref *string) string {
 	}
 	d, err := q.parseFamily(q.account, daemonDefinition, val(ref))
 	if err != nil {
-		return everything
+		return q.literal(daemonDefinition+"/", val(ref))
 	}
 	if d.revision == "" {
-		d.revision = everything
+		d.revision = "*"
 	}
 	return q.arn(q.account, daemonDefinition+"/"+d.family+":"+d.revision)
 }
 
-func namedAll(refs []string) (out []string) {
+func (q request) namedAll(kind string, refs []string) (out []string) {
 	for i := range refs {
-		out = append(out, named(&refs[i]))
+		out = append(out, q.named(kind, &refs[i]))
+	}
+	if out == nil {
+		out = []string{q.arn(q.account, kind+"/*")}
 	}
 	return out
 }
 
 // authorizeCapacity has the rules of capacity providers, container instances,
-// daemons and express gateway services.
+// what their agents report, daemons and express gateway services.
 func (e *ECS) authorizeCapacity() map[string]Authorize {
 	return map[string]Authorize{
 		"CreateCapacityProvider": on(e, func(q request, in *api.CreateCapacityProviderInput) []auth.Check {
 			arn := q.providerOf(val(in.Name))
-			if in.Cluster != nil {
-				q = q.in(in.Cluster)
-			}
 			return q.create("CreateCapacityProvider", arn, arn, in.Tags, false)
 		}),
 		"UpdateCapacityProvider": on(e, func(q request, in *api.UpdateCapacityProviderInput) []auth.Check {
@@ -91,6 +91,9 @@ func (e *ECS) authorizeCapacity() map[string]Authorize {
 			for _, ref := range in.CapacityProviders {
 				arns = append(arns, q.providerOf(ref))
 			}
+			if arns == nil {
+				arns = []string{q.arn(q.account, "capacity-provider/*")}
+			}
 			return q.check("DescribeCapacityProviders", arns...)
 		}),
 		"PutClusterCapacityProviders": on(e, func(q request, in *api.PutClusterCapacityProvidersInput) []auth.Check {
@@ -98,14 +101,13 @@ func (e *ECS) authorizeCapacity() map[string]Authorize {
 		}),
 
 		"DeregisterContainerInstance": on(e, func(q request, in *api.DeregisterContainerInstanceInput) []auth.Check {
-			return q.key("ecs:container-instances", q.of(q.instanceARN, in.Cluster, val(in.ContainerInstance))...).
-				check("DeregisterContainerInstance", q.clusterOf(in.Cluster))
+			return q.check("DeregisterContainerInstance", q.clusterOf(in.Cluster))
 		}),
 		"UpdateContainerInstancesState": on(e, func(q request, in *api.UpdateContainerInstancesStateInput) []auth.Check {
-			return q.in(in.Cluster).check("UpdateContainerInstancesState", q.of(q.instanceARN, in.Cluster, in.ContainerInstances...)...)
+			return q.in(in.Cluster).check("UpdateContainerInstancesState", q.of("container-instance", in.Cluster, in.ContainerInstances...)...)
 		}),
 		"UpdateContainerAgent": on(e, func(q request, in *api.UpdateContainerAgentInput) []auth.Check {
-			return q.in(in.Cluster).check("UpdateContainerAgent", q.of(q.instanceARN, in.Cluster, val(in.ContainerInstance))...)
+			return q.in(in.Cluster).check("UpdateContainerAgent", q.of("container-instance", in.Cluster, val(in.ContainerInstance))...)
 		}),
 		"PutAttributes": on(e, func(q request, in *api.PutAttributesInput) []auth.Check {
 			return q.in(in.Cluster).check("PutAttributes", q.instances(in.Cluster, in.Attributes)...)
@@ -122,7 +124,7 @@ func (e *ECS) authorizeCapacity() map[string]Authorize {
 			if f, ok := state.DaemonFamilies.Get(q.r, q.account+"/"+family); ok {
 				next = f.Last + 1
 			}
-			return q.create("RegisterDaemonTaskDefinition", everything, q.daemonDefinitionARN(q.account, family, next), in.Tags, false)
+			return q.create("RegisterDaemonTaskDefinition", q.arn(q.account, daemonDefinition+"/"+family+":*"), q.daemonDefinitionARN(q.account, family, next), in.Tags, false)
 		}),
 		"DescribeDaemonTaskDefinition": on(e, func(q request, in *api.DescribeDaemonTaskDefinitionInput) []auth.Check {
 			return q.check("DescribeDaemonTaskDefinition", q.daemonDefinitionOf(in.DaemonTaskDefinition))
@@ -131,55 +133,62 @@ func (e *ECS) authorizeCapacity() map[string]Authorize {
 			return q.check("DeleteDaemonTaskDefinition", q.daemonDefinitionOf(in.DaemonTaskDefinition))
 		}),
 		"CreateDaemon": on(e, func(q request, in *api.CreateDaemonInput) []auth.Check {
-			arn := everything
-			if isName(val(in.DaemonName)) {
-				arn = q.daemonARN(q.account, state.ShortARN(q.clusterOf(in.ClusterArn)), *in.DaemonName)
-			}
+			arn := q.daemonARN(q.account, state.ShortARN(q.clusterOf(in.ClusterArn)), val(in.DaemonName))
 			q = q.in(in.ClusterArn).providerNames(in.CapacityProviderArns).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
-				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags)).key("ecs:task-definition", q.daemonDefinitionOf(in.DaemonTaskDefinitionArn))
+				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags)).key("ecs:daemon-task-definition", q.daemonDefinitionOf(in.DaemonTaskDefinitionArn))
 			return q.create("CreateDaemon", arn, arn, in.Tags, false)
 		}),
 		"UpdateDaemon": on(e, func(q request, in *api.UpdateDaemonInput) []auth.Check {
-			q = q.providerNames(in.CapacityProviderArns).key("ecs:task-definition", q.daemonDefinitionOf(in.DaemonTaskDefinitionArn))
+			q = q.providerNames(in.CapacityProviderArns).key("ecs:daemon-task-definition", q.daemonDefinitionOf(in.DaemonTaskDefinitionArn))
 			if in.EnableExecuteCommand != nil {
 				q = q.flag("ecs:enable-execute-command", *in.EnableExecuteCommand)
 			}
-			return q.check("UpdateDaemon", named(in.DaemonArn))
+			return q.check("UpdateDaemon", q.named("daemon", in.DaemonArn))
 		}),
 		"DeleteDaemon": on(e, func(q request, in *api.DeleteDaemonInput) []auth.Check {
-			return q.check("DeleteDaemon", named(in.DaemonArn))
+			return q.check("DeleteDaemon", q.named("daemon", in.DaemonArn))
 		}),
 		"DescribeDaemon": on(e, func(q request, in *api.DescribeDaemonInput) []auth.Check {
-			return q.check("DescribeDaemon", named(in.DaemonArn))
+			return q.check("DescribeDaemon", q.named("daemon", in.DaemonArn))
 		}),
 		"ListDaemons": on(e, func(q request, in *api.ListDaemonsInput) []auth.Check {
-			return q.check("ListDaemons", q.clusterOf(in.ClusterArn))
+			return q.in(in.ClusterArn).check("ListDaemons")
 		}),
 		"DescribeDaemonRevisions": on(e, func(q request, in *api.DescribeDaemonRevisionsInput) []auth.Check {
-			return q.check("DescribeDaemonRevisions", namedAll(in.DaemonRevisionArns)...)
+			return q.check("DescribeDaemonRevisions", q.namedAll("daemon-revision", in.DaemonRevisionArns)...)
 		}),
 		"DescribeDaemonDeployments": on(e, func(q request, in *api.DescribeDaemonDeploymentsInput) []auth.Check {
-			return q.check("DescribeDaemonDeployments", namedAll(in.DaemonDeploymentArns)...)
+			return q.check("DescribeDaemonDeployments", q.namedAll("daemon-deployment", in.DaemonDeploymentArns)...)
 		}),
 		"ListDaemonDeployments": on(e, func(q request, in *api.ListDaemonDeploymentsInput) []auth.Check {
-			return q.check("ListDaemonDeployments", named(in.DaemonArn))
+			return q.check("ListDaemonDeployments", q.named("daemon", in.DaemonArn))
+		}),
+
+		"SubmitTaskStateChange": on(e, func(q request, in *api.SubmitTaskStateChangeInput) []auth.Check {
+			return q.check("SubmitTaskStateChange", q.clusterOf(in.Cluster))
+		}),
+		"SubmitContainerStateChange": on(e, func(q request, in *api.SubmitContainerStateChangeInput) []auth.Check {
+			return q.check("SubmitContainerStateChange", q.clusterOf(in.Cluster))
+		}),
+		"SubmitAttachmentStateChanges": on(e, func(q request, in *api.SubmitAttachmentStateChangesInput) []auth.Check {
+			return q.check("SubmitAttachmentStateChanges", q.clusterOf(in.Cluster))
 		}),
 
 		"CreateExpressGatewayService": on(e, func(q request, in *api.CreateExpressGatewayServiceInput) []auth.Check {
 			arn := q.arn(q.account, "service/"+state.ShortARN(q.clusterOf(in.Cluster))+"/*")
 			if isName(val(in.ServiceName)) {
-				arn = q.of(q.serviceARN, in.Cluster, *in.ServiceName)[0]
+				arn = q.of("service", in.Cluster, *in.ServiceName)[0]
 			}
 			return q.in(in.Cluster).create("CreateExpressGatewayService", arn, arn, in.Tags, false)
 		}),
 		"UpdateExpressGatewayService": on(e, func(q request, in *api.UpdateExpressGatewayServiceInput) []auth.Check {
-			return q.check("UpdateExpressGatewayService", named(in.ServiceArn))
+			return q.check("UpdateExpressGatewayService", q.named("service", in.ServiceArn))
 		}),
 		"DescribeExpressGatewayService": on(e, func(q request, in *api.DescribeExpressGatewayServiceInput) []auth.Check {
-			return q.check("DescribeExpressGatewayService", named(in.ServiceArn))
+			return q.check("DescribeExpressGatewayService", q.named("service", in.ServiceArn))
 		}),
 		"DeleteExpressGatewayService": on(e, func(q request, in *api.DeleteExpressGatewayServiceInput) []auth.Check {
-			return q.check("DeleteExpressGatewayService", named(in.ServiceArn))
+			return q.check("DeleteExpressGatewayService", q.named("service", in.ServiceArn))
 		}),
 	}
 }

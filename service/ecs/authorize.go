@@ -24,8 +24,7 @@ type request struct {
 	keys    map[string][]string
 }
 
-// everything is the resource of actions that have none, and of references that
-// name nothing: those are refused by the handler.
+// everything is the resource of actions that have none.
 const everything = "*"
 
 func on[In any](e *ECS, rule func(q request, in *In) []auth.Check) Authorize {
@@ -79,10 +78,11 @@ func (q request) tags(tags []api.Tag) request {
 
 // create checks an action, and that its caller may tag what it creates.
 func (q request) create(action, resource, created string, tags []api.Tag, inherited bool) []auth.Check {
-	q = q.tags(tags)
-	checks := q.check(action, resource)
+	checks := q.tags(tags).check(action, resource)
 	if len(tags) > 0 || inherited {
-		checks = append(checks, q.key("ecs:CreateAction", action).check("TagResource", created)...)
+		// TagResource has few of the keys of what creates.
+		q.keys = map[string][]string{"ecs:CreateAction": {action}}
+		checks = append(checks, q.tags(tags).check("TagResource", created)...)
 	}
 	return checks
 }
@@ -90,13 +90,31 @@ func (q request) create(action, resource, created string, tags []api.Tag, inheri
 func (q request) clusterOf(ref *string) string {
 	arn, err := q.clusterARN(q.account, ref)
 	if err != nil {
-		return everything
+		return q.literal("cluster/", val(ref))
 	}
 	return arn
 }
 
-// named is the resource that a request gives the ARN of.
-func named(ref *string) string {
+// literal is the resource of a reference that names nothing, or nothing of this
+// account: who may act on what it would name hears from the handler what is
+// wrong with it.
+func (q request) literal(prefix, ref string) string {
+	if isARN(ref) {
+		ref = ref[strings.LastIndexAny(ref, ":/")+1:]
+	}
+	return q.arn(q.account, prefix+ref)
+}
+
+// named is the resource of this kind that a request gives the ARN of.
+func (q request) named(kind string, ref *string) string {
+	if !isARN(val(ref)) {
+		return q.literal(kind+"/", val(ref))
+	}
+	return *ref
+}
+
+// tagTarget is the resource whose tags a request is about, which may be of any kind.
+func tagTarget(ref *string) string {
 	if _, ok := parseARN(val(ref)); !ok {
 		return everything
 	}
@@ -108,13 +126,18 @@ func (q request) in(ref *string) request { return q.key("ecs:cluster", q.cluster
 
 func (q request) flag(name string, v bool) request { return q.key(name, strconv.FormatBool(v)) }
 
-// of turns references into ARNs below the request's cluster.
-func (q request) of(parse func(account, cluster, ref string) (string, error), cluster *string, refs ...string) []string {
+// of turns references to tasks, services or instances into ARNs below the
+// request's cluster.
+func (q request) of(kind string, cluster *string, refs ...string) []string {
+	parse := map[string]func(account, cluster, ref string) (string, error){
+		"task": q.taskARN, "service": q.serviceARN, "container-instance": q.instanceARN,
+	}[kind]
+	below := state.ShortARN(q.clusterOf(cluster))
 	out := make([]string, len(refs))
 	for i, ref := range refs {
-		arn, err := parse(q.account, state.ShortARN(q.clusterOf(cluster)), ref)
+		arn, err := parse(q.account, below, ref)
 		if err != nil {
-			arn = everything
+			arn = q.literal(kind+"/"+below+"/", ref)
 		}
 		out[i] = arn
 	}
@@ -123,20 +146,20 @@ func (q request) of(parse func(account, cluster, ref string) (string, error), cl
 
 // service adds the keys ecs:cluster and ecs:service.
 func (q request) service(cluster, ref *string) request {
-	return q.in(cluster).key("ecs:service", q.of(q.serviceARN, cluster, val(ref))...)
+	return q.in(cluster).key("ecs:service", q.of("service", cluster, val(ref))...)
 }
 
 // taskSets are the ARNs of task sets of a service; "*" is any.
 func (q request) taskSets(cluster, service *string, refs ...string) []string {
-	owner := q.of(q.serviceARN, cluster, val(service))[0]
+	owner := q.of("service", cluster, val(service))[0]
 	out := make([]string, len(refs))
 	for i, ref := range refs {
 		arn, err := taskSetARN(owner, ref)
 		switch {
-		case owner == everything || err != nil && ref != "*":
-			arn = everything
 		case ref == "*":
 			arn = strings.Replace(owner, ":service/", ":task-set/", 1) + "/*"
+		case err != nil:
+			arn = q.literal(strings.Replace(owner[strings.Index(owner, ":service/")+1:], "service/", "task-set/", 1)+"/", ref)
 		}
 		out[i] = arn
 	}
@@ -145,16 +168,16 @@ func (q request) taskSets(cluster, service *string, refs ...string) []string {
 
 // parts checks an action on deployments or revisions of services, each with the
 // keys of its cluster and service.
-func (q request) parts(action string, refs ...string) (out []auth.Check) {
+func (q request) parts(action, kind string, refs ...string) (out []auth.Check) {
 	for _, ref := range refs {
 		one := q
 		if a, ok := parseARN(ref); ok && len(a.path) == 3 {
 			one = q.key("ecs:cluster", q.arn(a.account, "cluster/"+a.path[0])).key("ecs:service", q.arn(a.account, "service/"+a.path[0]+"/"+a.path[1]))
 		}
-		out = append(out, one.check(action, named(&ref))...)
+		out = append(out, one.check(action, q.named(kind, &ref))...)
 	}
 	if out == nil {
-		out = q.check(action)
+		out = q.check(action, q.arn(q.account, kind+"/*"))
 	}
 	return out
 }
@@ -166,10 +189,10 @@ func (q request) definitionOf(ref string) string {
 	}
 	d, err := q.parseDefinition(q.account, ref)
 	if err != nil {
-		return everything
+		return q.literal("task-definition/", ref)
 	}
 	if d.revision == "" {
-		d.revision = everything
+		d.revision = "*"
 	}
 	return q.arn(q.account, "task-definition/"+d.family+":"+d.revision)
 }
@@ -179,7 +202,8 @@ func (q request) definitionOf(ref string) string {
 func (e *ECS) Authorize() map[string]Authorize {
 	rules := map[string]Authorize{
 		"CreateCluster": on(e, func(q request, in *api.CreateClusterInput) []auth.Check {
-			return q.create("CreateCluster", everything, q.clusterOf(in.ClusterName), in.Tags, false)
+			arn := q.clusterOf(in.ClusterName)
+			return q.providerNames(in.CapacityProviders).create("CreateCluster", arn, arn, in.Tags, false)
 		}),
 		"DeleteCluster": on(e, func(q request, in *api.DeleteClusterInput) []auth.Check {
 			return q.check("DeleteCluster", q.clusterOf(in.Cluster))
@@ -207,7 +231,7 @@ func (e *ECS) Authorize() map[string]Authorize {
 			if f, ok := state.Families.Get(q.r, q.account+"/"+family); ok {
 				next = f.Last + 1
 			}
-			return q.create("RegisterTaskDefinition", everything, q.definitionARN(q.account, family, next), in.Tags, false)
+			return q.create("RegisterTaskDefinition", q.arn(q.account, "task-definition/"+family+":*"), q.definitionARN(q.account, family, next), in.Tags, false)
 		}),
 		"DeleteTaskDefinitions": on(e, func(q request, in *api.DeleteTaskDefinitionsInput) []auth.Check {
 			var arns []string
@@ -218,42 +242,41 @@ func (e *ECS) Authorize() map[string]Authorize {
 		}),
 
 		"RunTask": on(e, func(q request, in *api.RunTaskInput) []auth.Check {
-			q = q.in(in.Cluster).providers(in.CapacityProviderStrategy).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
-				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags))
+			q = q.in(in.Cluster).providers(in.CapacityProviderStrategy).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand))
 			created := q.arn(q.account, "task/"+state.ShortARN(q.clusterOf(in.Cluster))+"/*")
 			return q.create("RunTask", q.definitionOf(val(in.TaskDefinition)), created, in.Tags, in.PropagateTags == api.PropagateTagsTaskDefinition)
 		}),
 		"StartTask": on(e, func(q request, in *api.StartTaskInput) []auth.Check {
-			q = q.in(in.Cluster).key("ecs:container-instances", q.of(q.instanceARN, in.Cluster, in.ContainerInstances...)...)
+			q = q.in(in.Cluster).key("ecs:container-instances", q.of("container-instance", in.Cluster, in.ContainerInstances...)...)
 			created := q.arn(q.account, "task/"+state.ShortARN(q.clusterOf(in.Cluster))+"/*")
 			return q.create("StartTask", q.definitionOf(val(in.TaskDefinition)), created, in.Tags, in.PropagateTags == api.PropagateTagsTaskDefinition)
 		}),
 		"StopTask": on(e, func(q request, in *api.StopTaskInput) []auth.Check {
-			return q.in(in.Cluster).check("StopTask", q.of(q.taskARN, in.Cluster, val(in.Task))...)
+			return q.in(in.Cluster).check("StopTask", q.of("task", in.Cluster, val(in.Task))...)
 		}),
 		"DescribeTasks": on(e, func(q request, in *api.DescribeTasksInput) []auth.Check {
-			return q.in(in.Cluster).check("DescribeTasks", q.of(q.taskARN, in.Cluster, in.Tasks...)...)
+			return q.in(in.Cluster).check("DescribeTasks", q.of("task", in.Cluster, in.Tasks...)...)
 		}),
 		"ListTasks": on(e, func(q request, in *api.ListTasksInput) []auth.Check {
 			instance := q.arn(q.account, "container-instance/"+state.ShortARN(q.clusterOf(in.Cluster))+"/*")
 			if in.ContainerInstance != nil {
-				instance = q.of(q.instanceARN, in.Cluster, *in.ContainerInstance)[0]
+				instance = q.of("container-instance", in.Cluster, *in.ContainerInstance)[0]
 			}
 			return q.in(in.Cluster).check("ListTasks", instance)
 		}),
 		"GetTaskProtection": on(e, func(q request, in *api.GetTaskProtectionInput) []auth.Check {
-			return q.in(in.Cluster).check("GetTaskProtection", q.of(q.taskARN, in.Cluster, in.Tasks...)...)
+			return q.in(in.Cluster).check("GetTaskProtection", q.of("task", in.Cluster, in.Tasks...)...)
 		}),
 		"UpdateTaskProtection": on(e, func(q request, in *api.UpdateTaskProtectionInput) []auth.Check {
-			return q.in(in.Cluster).check("UpdateTaskProtection", q.of(q.taskARN, in.Cluster, in.Tasks...)...)
+			return q.in(in.Cluster).check("UpdateTaskProtection", q.of("task", in.Cluster, in.Tasks...)...)
 		}),
 		"ExecuteCommand": on(e, func(q request, in *api.ExecuteCommandInput) []auth.Check {
 			q = q.in(in.Cluster).key("ecs:container-name", val(in.Container))
-			return q.check("ExecuteCommand", append(q.of(q.taskARN, in.Cluster, val(in.Task)), q.clusterOf(in.Cluster))...)
+			return q.check("ExecuteCommand", append(q.of("task", in.Cluster, val(in.Task)), q.clusterOf(in.Cluster))...)
 		}),
 
 		"CreateService": on(e, func(q request, in *api.CreateServiceInput) []auth.Check {
-			arn := q.of(q.serviceARN, in.Cluster, val(in.ServiceName))[0]
+			arn := q.of("service", in.Cluster, val(in.ServiceName))[0]
 			q = q.in(in.Cluster).providers(in.CapacityProviderStrategy).flag("ecs:enable-execute-command", val(in.EnableExecuteCommand)).
 				flag("ecs:enable-ecs-managed-tags", val(in.EnableECSManagedTags)).
 				flag("ecs:enable-service-connect", in.ServiceConnectConfiguration != nil && val(in.ServiceConnectConfiguration.Enabled))
@@ -270,13 +293,13 @@ func (e *ECS) Authorize() map[string]Authorize {
 			if in.EnableExecuteCommand != nil {
 				q = q.flag("ecs:enable-execute-command", *in.EnableExecuteCommand)
 			}
-			return q.check("UpdateService", q.of(q.serviceARN, in.Cluster, val(in.Service))...)
+			return q.check("UpdateService", q.of("service", in.Cluster, val(in.Service))...)
 		}),
 		"DeleteService": on(e, func(q request, in *api.DeleteServiceInput) []auth.Check {
-			return q.in(in.Cluster).check("DeleteService", q.of(q.serviceARN, in.Cluster, val(in.Service))...)
+			return q.in(in.Cluster).check("DeleteService", q.of("service", in.Cluster, val(in.Service))...)
 		}),
 		"DescribeServices": on(e, func(q request, in *api.DescribeServicesInput) []auth.Check {
-			return q.in(in.Cluster).check("DescribeServices", q.of(q.serviceARN, in.Cluster, in.Services...)...)
+			return q.in(in.Cluster).check("DescribeServices", q.of("service", in.Cluster, in.Services...)...)
 		}),
 		"ListServices": on(e, func(q request, in *api.ListServicesInput) []auth.Check {
 			return q.in(in.Cluster).check("ListServices")
@@ -286,19 +309,19 @@ func (e *ECS) Authorize() map[string]Authorize {
 			return q.check("ListServicesByNamespace")
 		}),
 		"ListServiceDeployments": on(e, func(q request, in *api.ListServiceDeploymentsInput) []auth.Check {
-			return q.in(in.Cluster).check("ListServiceDeployments", q.of(q.serviceARN, in.Cluster, val(in.Service))...)
+			return q.in(in.Cluster).check("ListServiceDeployments", q.of("service", in.Cluster, val(in.Service))...)
 		}),
 		"DescribeServiceDeployments": on(e, func(q request, in *api.DescribeServiceDeploymentsInput) []auth.Check {
-			return q.parts("DescribeServiceDeployments", in.ServiceDeploymentArns...)
+			return q.parts("DescribeServiceDeployments", "service-deployment", in.ServiceDeploymentArns...)
 		}),
 		"DescribeServiceRevisions": on(e, func(q request, in *api.DescribeServiceRevisionsInput) []auth.Check {
-			return q.parts("DescribeServiceRevisions", in.ServiceRevisionArns...)
+			return q.parts("DescribeServiceRevisions", "service-revision", in.ServiceRevisionArns...)
 		}),
 		"StopServiceDeployment": on(e, func(q request, in *api.StopServiceDeploymentInput) []auth.Check {
-			return q.parts("StopServiceDeployment", val(in.ServiceDeploymentArn))
+			return q.parts("StopServiceDeployment", "service-deployment", val(in.ServiceDeploymentArn))
 		}),
 		"ContinueServiceDeployment": on(e, func(q request, in *api.ContinueServiceDeploymentInput) []auth.Check {
-			return q.parts("ContinueServiceDeployment", val(in.ServiceDeploymentArn))
+			return q.parts("ContinueServiceDeployment", "service-deployment", val(in.ServiceDeploymentArn))
 		}),
 
 		"CreateTaskSet": on(e, func(q request, in *api.CreateTaskSetInput) []auth.Check {
@@ -320,7 +343,7 @@ func (e *ECS) Authorize() map[string]Authorize {
 			return q.service(in.Cluster, in.Service).check("DeleteTaskSet", q.taskSets(in.Cluster, in.Service, val(in.TaskSet))...)
 		}),
 		"UpdateServicePrimaryTaskSet": on(e, func(q request, in *api.UpdateServicePrimaryTaskSetInput) []auth.Check {
-			return q.in(in.Cluster).check("UpdateServicePrimaryTaskSet", q.of(q.serviceARN, in.Cluster, val(in.Service))...)
+			return q.in(in.Cluster).check("UpdateServicePrimaryTaskSet", q.of("service", in.Cluster, val(in.Service))...)
 		}),
 
 		"RegisterContainerInstance": on(e, func(q request, in *api.RegisterContainerInstanceInput) []auth.Check {
@@ -329,20 +352,20 @@ func (e *ECS) Authorize() map[string]Authorize {
 			return q.create("RegisterContainerInstance", cluster, created, in.Tags, false)
 		}),
 		"DescribeContainerInstances": on(e, func(q request, in *api.DescribeContainerInstancesInput) []auth.Check {
-			return q.in(in.Cluster).check("DescribeContainerInstances", q.of(q.instanceARN, in.Cluster, in.ContainerInstances...)...)
+			return q.in(in.Cluster).check("DescribeContainerInstances", q.of("container-instance", in.Cluster, in.ContainerInstances...)...)
 		}),
 		"ListContainerInstances": on(e, func(q request, in *api.ListContainerInstancesInput) []auth.Check {
 			return q.check("ListContainerInstances", q.clusterOf(in.Cluster))
 		}),
 
 		"TagResource": on(e, func(q request, in *api.TagResourceInput) []auth.Check {
-			return q.tags(in.Tags).check("TagResource", named(in.ResourceArn))
+			return q.tags(in.Tags).check("TagResource", tagTarget(in.ResourceArn))
 		}),
 		"UntagResource": on(e, func(q request, in *api.UntagResourceInput) []auth.Check {
-			return q.key("aws:TagKeys", in.TagKeys...).check("UntagResource", named(in.ResourceArn))
+			return q.key("aws:TagKeys", in.TagKeys...).check("UntagResource", tagTarget(in.ResourceArn))
 		}),
 		"ListTagsForResource": on(e, func(q request, in *api.ListTagsForResourceInput) []auth.Check {
-			return q.check("ListTagsForResource", named(in.ResourceArn))
+			return q.check("ListTagsForResource", tagTarget(in.ResourceArn))
 		}),
 		"PutAccountSetting": on(e, func(q request, in *api.PutAccountSettingInput) []auth.Check {
 			return q.key("ecs:account-setting", string(in.Name)).check("PutAccountSetting")

@@ -270,7 +270,7 @@ func TestCapacityKeys(t *testing.T) {
 		{"CreateService", prefix + "service/default/s", read[api.CreateServiceInput](t, `{"serviceName":"s","capacityProviderStrategy":[{"capacityProvider":"web"}]}`),
 			map[string][]string{"ecs:capacity-provider": {provider("web")}}},
 		{"CreateCapacityProvider", provider("web"), &api.CreateCapacityProviderInput{Name: new("web"), Cluster: new("c"), Tags: []api.Tag{{Key: new("k"), Value: new("v")}}},
-			map[string][]string{"ecs:cluster": {prefix + "cluster/c"}, "aws:RequestTag/k": {"v"}, "aws:TagKeys": {"k"}}},
+			map[string][]string{"aws:RequestTag/k": {"v"}, "aws:TagKeys": {"k"}}},
 		{"PutClusterCapacityProviders", prefix + "cluster/c", &api.PutClusterCapacityProvidersInput{Cluster: new("c"), CapacityProviders: []string{"web"}},
 			map[string][]string{"ecs:capacity-provider": {provider("web")}}},
 		{"PutAttributes", prefix + "container-instance/c/i", read[api.PutAttributesInput](t, `{"cluster":"c","attributes":[{"name":"a","targetId":"i"},{"name":"b","targetId":"i"}]}`),
@@ -278,7 +278,7 @@ func TestCapacityKeys(t *testing.T) {
 		{"ExecuteCommand", prefix + "task/c/" + strings.Repeat("a", 32), &api.ExecuteCommandInput{Cluster: new("c"), Task: new(strings.Repeat("a", 32)), Container: new("web")},
 			map[string][]string{"ecs:cluster": {prefix + "cluster/c"}, "ecs:container-name": {"web"}}},
 		{"CreateDaemon", prefix + "daemon/c/d", &api.CreateDaemonInput{ClusterArn: new("c"), DaemonName: new("d"), DaemonTaskDefinitionArn: new("x:1"), CapacityProviderArns: []string{provider("mi")}, EnableExecuteCommand: new(true)},
-			map[string][]string{"ecs:cluster": {prefix + "cluster/c"}, "ecs:capacity-provider": {provider("mi")}, "ecs:enable-execute-command": {"true"}, "ecs:task-definition": {prefix + "daemon-task-definition/x:1"}}},
+			map[string][]string{"ecs:cluster": {prefix + "cluster/c"}, "ecs:capacity-provider": {provider("mi")}, "ecs:enable-execute-command": {"true"}, "ecs:daemon-task-definition": {prefix + "daemon-task-definition/x:1"}}},
 	} {
 		checks := rules[c.op](b.ctx, b.db.Snapshot(), caller, c.in)
 		if checks[0].Action != "ecs:"+c.op || checks[0].Resource != c.resource {

@@ -564,7 +564,7 @@ func TestAuthorizeDeployments(t *testing.T) {
 		{"CreateTaskSet", &api.CreateTaskSetInput{Cluster: new("c"), Service: new("web"), TaskDefinition: new("web"), Tags: []api.Tag{{Key: new("k"), Value: new("v")}}}, "task-set/c/web/*", created},
 		{"DescribeTaskSets", &api.DescribeTaskSetsInput{Cluster: new("c"), Service: new("web")}, "task-set/c/web/*", inWeb},
 		{"UpdateTaskSet", &api.UpdateTaskSetInput{Cluster: new("c"), Service: new("web"), TaskSet: new("ecs-svc/1")}, "task-set/c/web/ecs-svc/1", inWeb},
-		{"DeleteTaskSet", &api.DeleteTaskSetInput{Cluster: new("c"), Service: new("web"), TaskSet: new("bad")}, "*", inWeb},
+		{"DeleteTaskSet", &api.DeleteTaskSetInput{Cluster: new("c"), Service: new("web"), TaskSet: new("bad")}, "task-set/c/web/bad", inWeb},
 		{"UpdateServicePrimaryTaskSet", &api.UpdateServicePrimaryTaskSetInput{Cluster: new("c"), Service: new("web")}, "service/c/web", map[string][]string{"ecs:cluster": inWeb["ecs:cluster"]}},
 	} {
 		got := rules[c.op](b.ctx, r, caller, c.in)[0]

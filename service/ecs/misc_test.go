@@ -245,12 +245,13 @@ func TestAuthorize(t *testing.T) {
 		{"RunTask", &api.RunTaskInput{TaskDefinition: new("nope"), Cluster: new("c")}, "ecs:RunTask task-definition/nope:*"},
 		{"RunTask", &api.RunTaskInput{TaskDefinition: new("web:1"), Tags: []api.Tag{{Key: new("k"), Value: new("v")}}}, "ecs:RunTask task-definition/web:1, ecs:TagResource task/default/*"},
 		{"StopTask", &api.StopTaskInput{Task: new(strings.Repeat("a", 32))}, "ecs:StopTask task/default/" + strings.Repeat("a", 32)},
-		{"StopTask", &api.StopTaskInput{Task: new("bad")}, "ecs:StopTask *"},
+		{"StopTask", &api.StopTaskInput{Task: new("arn:aws:ecs:us-east-1:999999999999:task/default/x")}, "ecs:StopTask task/default/x"},
+		{"StopTask", &api.StopTaskInput{Task: new("bad")}, "ecs:StopTask task/default/bad"},
 		{"CreateService", &api.CreateServiceInput{ServiceName: new("s"), Cluster: new("c")}, "ecs:CreateService service/c/s"},
 		{"UpdateService", &api.UpdateServiceInput{Service: new(prefix + "service/c/s"), Cluster: new("c")}, "ecs:UpdateService service/c/s"},
 		{"DescribeClusters", &api.DescribeClustersInput{}, "ecs:DescribeClusters cluster/default"},
-		{"CreateCluster", &api.CreateClusterInput{ClusterName: new("n"), Tags: []api.Tag{{Key: new("k")}}}, "ecs:CreateCluster *, ecs:TagResource cluster/n"},
-		{"RegisterTaskDefinition", &api.RegisterTaskDefinitionInput{Family: new("web"), Tags: []api.Tag{{Key: new("k")}}}, "ecs:RegisterTaskDefinition *, ecs:TagResource task-definition/web:3"},
+		{"CreateCluster", &api.CreateClusterInput{ClusterName: new("n"), Tags: []api.Tag{{Key: new("k")}}}, "ecs:CreateCluster cluster/n, ecs:TagResource cluster/n"},
+		{"RegisterTaskDefinition", &api.RegisterTaskDefinitionInput{Family: new("web"), Tags: []api.Tag{{Key: new("k")}}}, "ecs:RegisterTaskDefinition task-definition/web:*, ecs:TagResource task-definition/web:3"},
 		{"TagResource", &api.TagResourceInput{ResourceArn: new(prefix + "cluster/default")}, "ecs:TagResource cluster/default"},
 	} {
 		var got []string
@@ -262,8 +263,7 @@ func TestAuthorize(t *testing.T) {
 		}
 	}
 	checks := rules["RunTask"](b.ctx, r, caller, &api.RunTaskInput{TaskDefinition: new("web"), Tags: []api.Tag{{Key: new("k"), Value: new("v")}}})
-	want := map[string][]string{"ecs:cluster": {prefix + "cluster/default"}, "ecs:enable-execute-command": {"false"}, "ecs:enable-ecs-managed-tags": {"false"},
-		"aws:RequestTag/k": {"v"}, "aws:TagKeys": {"k"}, "ecs:CreateAction": {"RunTask"}}
+	want := map[string][]string{"aws:RequestTag/k": {"v"}, "aws:TagKeys": {"k"}, "ecs:CreateAction": {"RunTask"}}
 	if !reflect.DeepEqual(checks[1].Keys, want) {
 		t.Errorf("keys %v", checks[1].Keys)
 	}

@@ -1,8 +1,10 @@
 package iam
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"strconv"
 	"strings"
@@ -41,6 +43,9 @@ const (
 	deviceOperations = `DeleteVirtualMFADevice TagMFADevice UntagMFADevice ListMFADeviceTags`
 	serverOperations = `GetServerCertificate UpdateServerCertificate DeleteServerCertificate TagServerCertificate
 		UntagServerCertificate ListServerCertificateTags`
+	// The table has no UpdateDelegationRequest, but the API does.
+	delegationOperations = `AcceptDelegationRequest AssociateDelegationRequest GetDelegationRequest RejectDelegationRequest
+		SendDelegationToken UpdateDelegationRequest`
 	// entityOperations are about any user, group, role or policy.
 	entityOperations = `GenerateServiceLastAccessedDetails ListPoliciesGrantingServiceAccess`
 )
@@ -75,10 +80,12 @@ func (s *Service) Authorize() map[string]authorize {
 				path = "/"
 			}
 			arn := "arn:aws:iam::" + c.Account + ":" + kind + path + strings.TrimPrefix(text(in, field), "https://")
-			keys := requestKeys(in)
+			keys := requestKeys(op, in)
 			checks := []auth.Check{{Action: "iam:" + op, Resource: arn, Keys: keys}}
 			if keys["aws:TagKeys"] != nil {
-				checks = append(checks, auth.Check{Action: "iam:Tag" + tag, Resource: arn, Keys: keys})
+				tagging := maps.Clone(keys)
+				delete(tagging, "iam:PermissionsBoundary")
+				checks = append(checks, auth.Check{Action: "iam:Tag" + tag, Resource: arn, Keys: tagging})
 			}
 			return checks
 		}
@@ -145,6 +152,26 @@ func (s *Service) Authorize() map[string]authorize {
 		}
 		return []auth.Check{check}
 	}
+	delegation := func(op, field string) {
+		all[op] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
+			return []auth.Check{{Action: "iam:" + op, Resource: "arn:aws:iam::" + c.Account + ":delegation-request/" + cmp.Or(text(in, field), "*")}}
+		}
+	}
+	for op := range strings.FieldsSeq(delegationOperations) {
+		delegation(op, "DelegationRequestId")
+	}
+	delegation("CreateDelegationRequest", "")
+	all["GetHumanReadableSummary"] = func(_ context.Context, _ store.Reader, _ *auth.Caller, in any) []auth.Check {
+		return []auth.Check{{Action: "iam:GetHumanReadableSummary", Resource: text(in, "EntityArn")}}
+	}
+	all["GenerateOrganizationsAccessReport"] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
+		check := auth.Check{Action: "iam:GenerateOrganizationsAccessReport", Keys: map[string][]string{},
+			Resource: "arn:aws:iam::" + c.Account + ":access-report/" + text(in, "EntityPath")}
+		if id := text(in, "OrganizationsPolicyId"); id != "" {
+			check.Keys["iam:OrganizationsPolicyId"] = []string{id}
+		}
+		return []auth.Check{check}
+	}
 	for _, op := range []string{"SimulatePrincipalPolicy", "GetContextKeysForPrincipalPolicy"} {
 		all[op] = simulateChecks(op)
 	}
@@ -179,7 +206,7 @@ func ownPassword(r store.Reader, c *auth.Caller, check auth.Check) auth.Check {
 // existing is the check of an operation on something that may be there: then
 // its path and tags count.
 func existing(r store.Reader, c *auth.Caller, op, kind, name string, in any) auth.Check {
-	check := auth.Check{Action: "iam:" + op, Resource: "arn:aws:iam::" + c.Account + ":" + kind + "/" + name, Keys: requestKeys(in)}
+	check := auth.Check{Action: "iam:" + op, Resource: "arn:aws:iam::" + c.Account + ":" + kind + "/" + name, Keys: requestKeys(op, in)}
 	var tags []state.Tag
 	switch kind {
 	case "oidc-provider", "saml-provider", "mfa", "entity":
@@ -254,7 +281,7 @@ func limited(check auth.Check, op, boundary string) {
 }
 
 // requestKeys are the condition keys that the request itself gives.
-func requestKeys(in any) map[string][]string {
+func requestKeys(op string, in any) map[string][]string {
 	keys := map[string][]string{}
 	v := reflect.ValueOf(in).Elem()
 	if f := v.FieldByName("Tags"); f.IsValid() && f.Len() > 0 {
@@ -266,10 +293,11 @@ func requestKeys(in any) map[string][]string {
 	if f := v.FieldByName("TagKeys"); f.IsValid() && f.Len() > 0 {
 		keys["aws:TagKeys"] = f.Interface().([]string)
 	}
-	if arn := text(in, "PolicyArn"); arn != "" {
+	// Of what is about a policy itself, the policy is the resource and no key.
+	if arn := text(in, "PolicyArn"); arn != "" && (strings.HasPrefix(op, "Attach") || strings.HasPrefix(op, "Detach")) {
 		keys["iam:PolicyARN"] = []string{arn}
 	}
-	if name := text(in, "ServiceName"); name != "" {
+	if name := text(in, "ServiceName"); name != "" && op == "CreateServiceSpecificCredential" {
 		keys["iam:ServiceSpecificCredentialServiceName"] = []string{name}
 	}
 	if f := v.FieldByName("CredentialAgeDays"); f.IsValid() && !f.IsNil() {
