@@ -27,10 +27,11 @@ func (a *answer) Error() string { return a.code + ": " + a.message }
 
 var (
 	blobUnknown     = &answer{http.StatusNotFound, "BLOB_UNKNOWN", "The requested layer was not found in the repository"}
+	blobInUse       = &answer{http.StatusConflict, "DENIED", "The requested layer is part of an image of the repository"}
 	manifestUnknown = &answer{http.StatusNotFound, "MANIFEST_UNKNOWN", "Requested image not found"}
 	uploadUnknown   = &answer{http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "The specified layer upload does not exist"}
 	digestInvalid   = &answer{http.StatusBadRequest, "DIGEST_INVALID", "The provided digest did not match the uploaded content"}
-	noDigest        = &answer{http.StatusBadRequest, "DIGEST_INVALID", "The provided digest is not a sha256 digest"}
+	noDigest        = &answer{http.StatusBadRequest, "DIGEST_INVALID", "The provided digest is not a sha256 or sha512 digest"}
 	badRange        = &answer{http.StatusRequestedRangeNotSatisfiable, "BLOB_UPLOAD_INVALID", "The uploaded part does not continue the layer"}
 	unsupported     = &answer{http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported"}
 	notFound        = &answer{http.StatusNotFound, "UNSUPPORTED", "There is nothing at this path"}

@@ -88,6 +88,8 @@ func (g *Registry) serve(w http.ResponseWriter, r *http.Request) error {
 		return q.getBlob("ecr:BatchCheckLayerAvailability")
 	case q.kind == blob && m == http.MethodGet:
 		return q.getBlob("ecr:GetDownloadUrlForLayer")
+	case q.kind == blob && m == http.MethodDelete:
+		return q.deleteBlob()
 	case q.kind == uploads && m == http.MethodPost:
 		return q.beginUpload()
 	case q.kind == upload && (m == http.MethodGet || m == http.MethodHead):
@@ -301,6 +303,23 @@ func (q *request) deleteManifest() error {
 	return nil
 }
 
+// deleteBlob takes a layer out of the repository, unless an image needs it.
+func (q *request) deleteBlob() error {
+	if _, err := q.allow("ecr:BatchDeleteImage", q.name); err != nil {
+		return err
+	}
+	d, ok := content.ParseDigest(q.ref)
+	if !ok {
+		return noDigest
+	}
+	if err := q.g.DeleteLayer(q.ctx, q.key(), d); err != nil {
+		return err
+	}
+	q.w.Header().Set("Content-Length", "0")
+	q.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
 // getBlob serves a layer: sent by the kernel from the file where the
 // connection is plain TCP.
 func (q *request) getBlob(action string) error {
@@ -421,18 +440,35 @@ func (q *request) mount(repo *state.Repository, d content.Digest, from string) (
 	if _, ok := state.RepositoryLayers.Get(snap, state.ImageKey(q.key(), string(d))); ok {
 		return true, q.created("blobs", string(d)) // it is here already
 	}
-	if !image.ValidName(from) || !mounting(snap, q.account) {
+	if !mounting(snap, q.account) {
 		return false, nil
 	}
-	source, err := q.allow("ecr:GetDownloadUrlForLayer", from)
-	if err != nil || source.Encryption != repo.Encryption || source.KMSKey != repo.KMSKey {
-		return false, nil
+	sources := []string{from}
+	if from == "" { // wherever the account has it
+		sources = nil
+		for l := range state.RepositoryLayers.By(snap, "digest", string(d)) {
+			if account, name := state.RepositoryOf(l.Repository); account == q.account {
+				sources = append(sources, name)
+			}
+		}
 	}
-	ok, err := q.g.Mount(q.ctx, source.Key(), q.key(), d)
-	if err != nil || !ok {
-		return false, err
+	for _, from := range sources {
+		if !image.ValidName(from) {
+			continue
+		}
+		source, err := q.allow("ecr:GetDownloadUrlForLayer", from)
+		if err != nil || source.Encryption != repo.Encryption || source.KMSKey != repo.KMSKey {
+			continue
+		}
+		ok, err := q.g.Mount(q.ctx, source.Key(), q.key(), d)
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			return true, q.created("blobs", string(d))
+		}
 	}
-	return true, q.created("blobs", string(d))
+	return false, nil
 }
 
 // uploadAtOnce takes a layer in the body of the POST.

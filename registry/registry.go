@@ -94,7 +94,11 @@ func (g *Registry) PutImage(ctx context.Context, key, mediaType string, manifest
 		return nil, false, &ManifestError{err}
 	}
 	if want != "" && want != string(m.Digest) {
-		return nil, false, &DigestError{want, string(m.Digest)}
+		d, ok := content.ParseDigest(want)
+		if !ok || !d.Is(manifest) {
+			return nil, false, &DigestError{want, string(m.Digest)}
+		}
+		m.Digest = d // by another algorithm
 	}
 	if tag != "" && !image.ValidTag(tag) {
 		return nil, false, &TagError{tag}
@@ -118,7 +122,7 @@ func (g *Registry) PutImage(ctx context.Context, key, mediaType string, manifest
 	if !errors.Is(err, errRehearsal) || existed {
 		return img, existed, notRehearsal(err)
 	}
-	_, pin, err := g.content.Put(manifest)
+	pin, err := g.content.Put(m.Digest, manifest)
 	if err != nil {
 		return nil, false, err
 	}
@@ -208,6 +212,23 @@ func (g *Registry) DeleteImage(ctx context.Context, key, digest, tag string) (im
 		return image.Delete(tx, img)
 	})
 	return img, tags, err
+}
+
+// DeleteLayer takes a layer that no image uses out of a repository.
+func (g *Registry) DeleteLayer(ctx context.Context, key string, d content.Digest) error {
+	return g.DB.Update(ctx, func(tx *store.Tx) error {
+		layer := state.ImageKey(key, string(d))
+		if !state.RepositoryLayers.Has(tx, layer) {
+			return blobUnknown
+		}
+		// An image that comes in between makes this run again and be seen.
+		state.Images.Guard(tx, key+"@")
+		if used(tx, layer) {
+			return blobInUse
+		}
+		state.RepositoryLayers.Delete(tx, layer)
+		return nil
+	})
 }
 
 // BeginUpload starts a layer.

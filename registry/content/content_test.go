@@ -279,7 +279,8 @@ func TestSameContentAtOnce(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	s := open(t, t.TempDir())
-	d, pin, err := s.Put([]byte("x"))
+	d := content.Sum([]byte("x"))
+	pin, err := s.Put(d, []byte("x"))
 	if err != nil {
 		t.Fatal(err)
 	}

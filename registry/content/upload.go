@@ -39,7 +39,7 @@ type Upload struct {
 	s    *Store
 	dir  string
 	busy chan struct{} // holds one element while somebody uses the fields below
-	hash hash.Hash     // of the first size bytes of data; nil: not known
+	hash hash.Hash     // sha256 of the first size bytes of data; nil: not known
 	size int64
 	used time.Time
 	gone bool // committed or cancelled
@@ -315,7 +315,15 @@ func (u *Upload) Commit(ctx context.Context, d Digest, r io.Reader, at int64) (s
 	if u.tooShort {
 		return u.size, nil, errors.Join(ErrShortPart, u.discard())
 	}
-	if digestOf(u.hash.Sum(nil)) != d {
+	sum := u.hash.Sum(nil)
+	if d.Algorithm() != "sha256" {
+		h := d.hash()
+		if _, err := io.Copy(h, io.NewSectionReader(f, 0, u.size)); err != nil {
+			return u.size, nil, fmt.Errorf("commit upload %s: %w", u.ID, err)
+		}
+		sum = h.Sum(nil)
+	}
+	if digestOf(d.Algorithm(), sum) != d {
 		return u.size, nil, errors.Join(ErrDigest, u.discard())
 	}
 	pin := u.s.Pin(d)
