@@ -98,7 +98,7 @@ func Tags(r store.Reader, i *state.Image) []string {
 
 // Mutable says whether a tag of the repository may be moved to another image.
 func Mutable(repo *state.Repository, tag string) bool {
-	excluded := slices.ContainsFunc(repo.Exclusions, func(f state.ImageTagFilter) bool { return match(f.Filter, tag) })
+	excluded := slices.ContainsFunc(repo.Exclusions, func(f state.ImageTagFilter) bool { return Match(f.Filter, tag) })
 	switch repo.TagMutability {
 	case "IMMUTABLE":
 		return false
@@ -110,8 +110,8 @@ func Mutable(repo *state.Repository, tag string) bool {
 	return true
 }
 
-// match matches s against a pattern in which * stands for any text.
-func match(pattern, s string) bool {
+// Match matches s against a pattern in which * stands for any text.
+func Match(pattern, s string) bool {
 	head, rest, star := strings.Cut(pattern, "*")
 	if !star {
 		return s == pattern

@@ -13,6 +13,7 @@ import (
 	"github.com/berth-run/berth/registry"
 	"github.com/berth-run/berth/registry/content"
 	"github.com/berth-run/berth/registry/image"
+	pages "github.com/berth-run/berth/service/page"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -89,12 +90,23 @@ func identifier(digest, tag string) *ecr.ImageIdentifier {
 	return id
 }
 
-// wanted applies a tagStatus filter. Every image is ACTIVE here.
-func wanted(status ecr.TagStatus, image ecr.ImageStatusFilter, tagged bool) bool {
-	if image != "" && image != ecr.ImageStatusFilterActive && image != ecr.ImageStatusFilterAny {
+// wanted applies the filters for tags and for the archive. Without a filter
+// what is archived is not shown.
+func wanted(tags ecr.TagStatus, status ecr.ImageStatusFilter, tagged bool, archived bool) bool {
+	switch status {
+	case ecr.ImageStatusFilterAny:
+	case ecr.ImageStatusFilterArchived:
+		if !archived {
+			return false
+		}
+	case ecr.ImageStatusFilterActive, "":
+		if archived {
+			return false
+		}
+	default: // nothing is ACTIVATING here: it takes no time
 		return false
 	}
-	switch status {
+	switch tags {
 	case ecr.TagStatusTagged:
 		return tagged
 	case ecr.TagStatusUntagged:
@@ -115,7 +127,7 @@ func (s *Service) ListImages(ctx context.Context, in *ecr.ListImagesInput) (*ecr
 	var all iter.Seq[item] = func(yield func(item) bool) {
 		for i := range state.Images.Prefix(snap, repo.Key()+"@") {
 			tags := image.Tags(snap, i)
-			if !wanted(f.TagStatus, f.ImageStatus, len(tags) > 0) {
+			if !wanted(f.TagStatus, f.ImageStatus, len(tags) > 0, i.Archived()) {
 				continue
 			}
 			if len(tags) == 0 {
@@ -128,7 +140,8 @@ func (s *Service) ListImages(ctx context.Context, in *ecr.ListImagesInput) (*ecr
 			}
 		}
 	}
-	items, next, err := page(all, func(i item) string { return i.digest + " " + i.tag }, in.NextToken, in.MaxResults)
+	items, next, err := page(all, func(i item) string { return i.digest + " " + i.tag },
+		pages.Query{"ListImages", repo.Key(), string(f.TagStatus), string(f.ImageStatus)}, in.NextToken, in.MaxResults, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -170,12 +183,13 @@ func (s *Service) DescribeImages(ctx context.Context, in *ecr.DescribeImagesInpu
 	f := wire.Value(in.Filter)
 	var all iter.Seq[*state.Image] = func(yield func(*state.Image) bool) {
 		for i := range state.Images.Prefix(snap, repo.Key()+"@") {
-			if wanted(f.TagStatus, f.ImageStatus, len(image.Tags(snap, i)) > 0) && !yield(i) {
+			if wanted(f.TagStatus, f.ImageStatus, len(image.Tags(snap, i)) > 0, i.Archived()) && !yield(i) {
 				return
 			}
 		}
 	}
-	images, next, err := page(all, (*state.Image).Key, in.NextToken, in.MaxResults)
+	images, next, err := page(all, (*state.Image).Key,
+		pages.Query{"DescribeImages", repo.Key(), string(f.TagStatus), string(f.ImageStatus)}, in.NextToken, in.MaxResults, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +216,15 @@ func detail(r store.Reader, repo *state.Repository, i *state.Image) ecr.ImageDet
 		RegistryId: new(repo.Account), RepositoryName: new(repo.Name), ImageDigest: new(i.Digest),
 		ImageTags: image.Tags(r, i), ImageSizeInBytes: new(i.ImageSize), ImagePushedAt: new(i.PushedAt),
 		ImageManifestMediaType: new(i.MediaType), ImageStatus: ecr.ImageStatusActive,
+	}
+	if i.Archived() {
+		d.ImageStatus = ecr.ImageStatusArchived
+	}
+	if !i.ArchivedAt.IsZero() {
+		d.LastArchivedAt = new(i.ArchivedAt)
+	}
+	if !i.ActivatedAt.IsZero() {
+		d.LastActivatedAt = new(i.ActivatedAt)
 	}
 	if a := i.ArtifactType; a != "" {
 		d.ArtifactMediaType = new(a)
@@ -330,7 +353,7 @@ func (s *Service) ListImageReferrers(ctx context.Context, in *ecr.ListImageRefer
 	var all iter.Seq[*state.Image] = func(yield func(*state.Image) bool) {
 		for _, i := range image.Referrers(snap, repo.Key(), *in.SubjectId.ImageDigest) {
 			if len(f.ArtifactTypes) > 0 && !slices.Contains(f.ArtifactTypes, i.ArtifactType) ||
-				f.ArtifactStatus != "" && f.ArtifactStatus != ecr.ArtifactStatusFilterActive && f.ArtifactStatus != ecr.ArtifactStatusFilterAny {
+				!wanted("", ecr.ImageStatusFilter(f.ArtifactStatus), false, i.Archived()) {
 				continue
 			}
 			if !yield(i) {
@@ -341,7 +364,8 @@ func (s *Service) ListImageReferrers(ctx context.Context, in *ecr.ListImageRefer
 	if in.MaxResults == nil {
 		in.MaxResults = new(int32(50))
 	}
-	images, next, err := page(all, (*state.Image).Key, in.NextToken, in.MaxResults)
+	images, next, err := page(all, (*state.Image).Key,
+		append(pages.Query{"ListImageReferrers", repo.Key(), *in.SubjectId.ImageDigest, string(f.ArtifactStatus)}, f.ArtifactTypes...), in.NextToken, in.MaxResults, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -350,6 +374,9 @@ func (s *Service) ListImageReferrers(ctx context.Context, in *ecr.ListImageRefer
 		r := ecr.ImageReferrer{Digest: new(i.Digest), MediaType: new(i.MediaType), Size: new(i.Size), Annotations: i.Annotations, ArtifactStatus: ecr.ArtifactStatusActive}
 		if i.ArtifactType != "" {
 			r.ArtifactType = new(i.ArtifactType)
+		}
+		if i.Archived() {
+			r.ArtifactStatus = ecr.ArtifactStatusArchived
 		}
 		out.Referrers = append(out.Referrers, r)
 	}

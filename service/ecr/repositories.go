@@ -11,6 +11,7 @@ import (
 	"github.com/berth-run/berth/aws/ecr"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/registry/image"
+	pages "github.com/berth-run/berth/service/page"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -118,7 +119,8 @@ func (s *Service) DescribeRepositories(ctx context.Context, in *ecr.DescribeRepo
 		}
 		return out, nil
 	}
-	repos, next, err := page(state.Repositories.Prefix(snap, state.RepositoryKey(account, "")), (*state.Repository).Key, in.NextToken, in.MaxResults)
+	repos, next, err := page(state.Repositories.Prefix(snap, state.RepositoryKey(account, "")), (*state.Repository).Key,
+		pages.Query{"DescribeRepositories", account}, in.NextToken, in.MaxResults, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +152,8 @@ func (s *Service) DeleteRepository(ctx context.Context, in *ecr.DeleteRepository
 			more = empty(tx, repo.Key(), deleteBatch)
 			if !more {
 				state.Repositories.Delete(tx, repo.Key())
+				state.LifecycleRuns.Delete(tx, repo.Key())
+				state.LifecyclePreviews.Delete(tx, repo.Key())
 			}
 			return nil
 		})
@@ -348,6 +352,5 @@ var stored = map[string]string{
 	"CreateRepository.encryptionConfiguration":                 "images are kept as the file system keeps them",
 	"CreateRepository.imageScanningConfiguration":              "nothing scans",
 	"PutImageScanningConfiguration.imageScanningConfiguration": "nothing scans",
-	"PutLifecyclePolicy.lifecyclePolicyText":                   "lifecycle policies are checked and kept, and do not run",
 	"BatchGetImage.acceptedMediaTypes":                         "manifests are never converted",
 }
