@@ -230,6 +230,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		return errors.Join(s.door.Drain(drain), nodes.Shutdown(drain))
 	})
 	g.Go(func() error { return s.collect(gctx) })
+	defer s.registry.Close()
 	g.Go(func() error { return s.db.Wait(gctx) })
 	if err := process.Notify(); err != nil {
 		return fmt.Errorf("say that the server is ready: %w", err)

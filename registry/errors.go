@@ -72,8 +72,14 @@ func answerTo(err error) (a *answer, ok bool) {
 	if _, ok := errors.AsType[*image.ReferencedError](err); ok {
 		return bad("DENIED"), true
 	}
-	if _, ok := errors.AsType[*image.TagLimitError](err); ok {
+	if _, ok := errors.AsType[*image.LimitError](err); ok {
 		return bad("DENIED"), true
+	}
+	if _, ok := errors.AsType[*image.ArchivedError](err); ok {
+		return bad("DENIED"), true
+	}
+	if e, ok := errors.AsType[*UpstreamError](err); ok {
+		return &answer{e.status(), e.code(), e.Error()}, true
 	}
 	if _, ok := errors.AsType[*ManifestError](err); ok {
 		return bad("MANIFEST_INVALID"), true
@@ -96,7 +102,7 @@ func answerTo(err error) (a *answer, ok bool) {
 	case errors.Is(err, content.ErrOffset):
 		return badRange, true
 	case errors.Is(err, content.ErrTooLarge):
-		return &answer{http.StatusRequestEntityTooLarge, "SIZE_INVALID", "The layer is larger than 52000 MiB"}, true
+		return &answer{http.StatusRequestEntityTooLarge, "SIZE_INVALID", "The layer is larger than the quota allows"}, true
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, store.ErrNoSpace):
 		return &answer{http.StatusInsufficientStorage, "UNKNOWN", "There is no space left in the registry's storage"}, false
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled), errors.Is(err, syscall.ECONNRESET):

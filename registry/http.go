@@ -122,11 +122,16 @@ func (q *request) challenge() {
 // allow checks that the caller may do the action on a repository, and that the
 // repository exists: in this order, so that who may not ask learns nothing.
 func (q *request) allow(action, name string) (*state.Repository, error) {
-	snap := q.g.DB.Snapshot()
-	if err := q.g.Authorizer.Check(q.ctx, snap, q.caller, q.g.Check(snap, q.caller, action, q.account, name)); err != nil {
+	if err := q.may(action, name); err != nil {
 		return nil, err
 	}
-	return repository(snap, state.RepositoryKey(q.account, name))
+	return repository(q.g.DB.Snapshot(), state.RepositoryKey(q.account, name))
+}
+
+// may checks that the caller may do the action on a repository, if there is one.
+func (q *request) may(action, name string) error {
+	snap := q.g.DB.Snapshot()
+	return q.g.Authorizer.Check(q.ctx, snap, q.caller, q.g.Check(snap, q.caller, action, q.account, name))
 }
 
 func (q *request) json(status int, mediaType string, b []byte) error {
@@ -236,14 +241,14 @@ func (q *request) reference() (digest, tag string, err error) {
 }
 
 func (q *request) getManifest() error {
-	if _, err := q.allow("ecr:BatchGetImage", q.name); err != nil {
+	if err := q.may("ecr:BatchGetImage", q.name); err != nil {
 		return err
 	}
 	digest, tag, err := q.reference()
 	if err != nil {
 		return err
 	}
-	img, err := image.Find(q.g.DB.Snapshot(), q.key(), digest, tag)
+	img, err := q.g.Fetch(q.ctx, q.account, q.name, digest, tag)
 	if err != nil {
 		return err
 	}
@@ -256,16 +261,22 @@ func (q *request) getManifest() error {
 		q.w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	b, err := q.g.Manifest(img)
-	if err != nil {
-		return err
+	b := img.Manifest
+	if b == nil {
+		if b, err = q.g.Manifest(img.Image); err != nil {
+			return err
+		}
+		q.g.Pulled(q.ctx, img.Image)
 	}
-	q.g.Pulled(q.ctx, img)
 	return q.json(http.StatusOK, img.MediaType, b)
 }
 
 func (q *request) putManifest() error {
-	if _, err := q.allow("ecr:PutImage", q.name); err != nil {
+	_, err := q.allow("ecr:PutImage", q.name)
+	if _, ok := errors.AsType[*image.NoRepositoryError](err); ok {
+		_, err = q.createOnPush()
+	}
+	if err != nil {
 		return err
 	}
 	digest, tag, err := q.reference()
@@ -330,7 +341,13 @@ func (q *request) getBlob(action string) error {
 	if !ok {
 		return noDigest
 	}
+	if err := q.g.fetchLayer(q.ctx, q.account, q.name, d); err != nil {
+		return err
+	}
 	snap := q.g.DB.Snapshot()
+	if err := InArchive(snap, q.key(), d); err != nil && q.r.Method == http.MethodGet {
+		return err
+	}
 	if _, ok := state.RepositoryLayers.Get(snap, state.ImageKey(q.key(), string(d))); !ok {
 		// A manifest is content too, and some clients fetch it as such.
 		if _, ok := state.Images.Get(snap, state.ImageKey(q.key(), string(d))); !ok {
@@ -413,6 +430,9 @@ func (m *movingReader) Read(b []byte) (int, error) {
 
 func (q *request) beginUpload() error {
 	repo, err := q.allow("ecr:InitiateLayerUpload", q.name)
+	if _, ok := errors.AsType[*image.NoRepositoryError](err); ok {
+		repo, err = q.createOnPush()
+	}
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,7 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	w.server = httptest.NewServer(w.reg)
+	w.t.Cleanup(w.reg.Close)
 	w.t.Cleanup(w.server.Close)
 }
 

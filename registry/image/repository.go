@@ -41,8 +41,13 @@ type (
 	MissingImagesError struct{ Digests []string }
 	// ReferencedError: the image is part of indexes.
 	ReferencedError struct{ Indexes []string }
-	// TagLimitError: the image has as many tags as an image can have.
-	TagLimitError struct{ Digest string }
+	// LimitError: a quota does not let one more be.
+	LimitError struct {
+		What  string
+		Limit int
+	}
+	// ArchivedError: the image is in the archive.
+	ArchivedError struct{ Digest string }
 )
 
 func (e *NoRepositoryError) Error() string {
@@ -62,12 +67,12 @@ func (e *MissingImagesError) Error() string {
 func (e *ReferencedError) Error() string {
 	return fmt.Sprintf("Requested image referenced by manifest list: [%s]", strings.Join(e.Indexes, ", "))
 }
-func (e *TagLimitError) Error() string {
-	return fmt.Sprintf("The image with digest '%s' already has %d tags", e.Digest, MaxTags)
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("The limit of %d %s is reached", e.Limit, e.What)
 }
-
-// MaxTags is how many tags an image can have, a quota of ECR.
-const MaxTags = 1000
+func (e *ArchivedError) Error() string {
+	return fmt.Sprintf("The image with digest '%s' is archived and must be restored before it can be pulled", e.Digest)
+}
 
 // Find returns the image that a digest or a tag names, or both: then both must
 // name the same one, and the error is a NotFoundError as for one that is not there.
@@ -138,7 +143,16 @@ func Match(pattern, s string) bool {
 func Put(tx *store.Tx, repo *state.Repository, m *Manifest, tag string, now time.Time) (img *state.Image, existed bool, err error) {
 	key := repo.Key()
 	img, existed = state.Images.Get(tx, state.ImageKey(key, string(m.Digest)))
+	if existed && img.Archived() { // who pushes it wants it
+		active := *img
+		active.ActivatedAt = now
+		img = &active
+		state.Images.Put(tx, img)
+	}
 	if !existed {
+		if err := room(tx, repo); err != nil {
+			return nil, false, err
+		}
 		img = &state.Image{
 			Repository: key, Digest: string(m.Digest), MediaType: m.MediaType, Config: m.Config,
 			ArtifactType: m.ArtifactType, Size: m.Size, Subject: m.Subject, PushedAt: now,
@@ -164,11 +178,49 @@ func Put(tx *store.Tx, repo *state.Repository, m *Manifest, tag string, now time
 	if tagged && !Mutable(repo, tag) {
 		return nil, false, &ImmutableError{key, tag}
 	}
-	if existed && len(Tags(tx, img)) >= MaxTags {
-		return nil, false, &TagLimitError{img.Digest}
+	if most := state.Limit(tx, repo.Account, "ecr/tags-per-image"); existed && len(Tags(tx, img)) >= most {
+		return nil, false, &LimitError{"tags per image", most}
 	}
 	state.ImageTags.Put(tx, &state.ImageTag{Repository: key, Tag: tag, Digest: img.Digest, At: now})
 	return img, false, nil
+}
+
+// room says whether the repository may have one more image.
+func room(r store.Reader, repo *state.Repository) error {
+	most := state.Limit(r, repo.Account, "ecr/images-per-repository")
+	if state.Images.Count(r) < most {
+		return nil // not even all repositories together have as many
+	}
+	n := 0
+	for range state.Images.Prefix(r, repo.Key()+"@") {
+		if n++; n >= most {
+			return &LimitError{"images per repository", most}
+		}
+	}
+	return nil
+}
+
+// Pullable returns the image unless it is in the archive.
+func Pullable(i *state.Image, err error) (*state.Image, error) {
+	if err == nil && i.Archived() {
+		return nil, &ArchivedError{i.Digest}
+	}
+	return i, err
+}
+
+// SetArchived moves an image into the archive or out of it.
+func SetArchived(tx *store.Tx, i *state.Image, archived bool, now time.Time) *state.Image {
+	if i.Archived() == archived {
+		return i
+	}
+	next := *i
+	if archived {
+		next.ArchivedAt = now
+	} else {
+		next.ActivatedAt = now
+	}
+	state.Images.Put(tx, &next)
+	return &next
 }
 
 func addLayers(tx *store.Tx, img *state.Image, m *Manifest) error {
@@ -227,6 +279,9 @@ func Delete(tx *store.Tx, img *state.Image) error {
 	state.ImageTags.Guard(tx, img.Repository+":")
 	for _, tag := range Tags(tx, img) {
 		state.ImageTags.Delete(tx, state.ImageTagKey(img.Repository, tag))
+	}
+	for r := range state.Replicas.Prefix(tx, img.Key()+"/") {
+		state.Replicas.Delete(tx, r.Image+"/"+r.Destination.Account+"."+r.Destination.Region)
 	}
 	state.Images.Delete(tx, img.Key())
 	return nil

@@ -49,6 +49,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(reg.Close)
 	w.srv = httptest.NewServer(reg)
 	t.Cleanup(w.srv.Close)
 	w.Service, err = ecr.New(ecr.Config{DB: db, Registry: reg, Endpoint: func(_ context.Context, account string) string {
@@ -394,7 +395,15 @@ func TestSettings(t *testing.T) {
 	if get() != "ENABLED" {
 		t.Error(get())
 	}
-	if _, err := w.PutAccountSetting(w.ctx, &api.PutAccountSettingInput{Name: new("BASIC_SCAN_TYPE_VERSION"), Value: new("AWS_NATIVE")}); wire.Code(err) != "InvalidParameterException" {
+	for name, first := range map[string]string{"BASIC_SCAN_TYPE_VERSION": "AWS_NATIVE", "REGISTRY_POLICY_SCOPE": "V2"} {
+		if got := *ok(w.GetAccountSetting(w.ctx, &api.GetAccountSettingInput{Name: &name}))(t).Value; got != first {
+			t.Errorf("%s is %s", name, got)
+		}
+		if _, err := w.PutAccountSetting(w.ctx, &api.PutAccountSettingInput{Name: &name, Value: new("ENABLED")}); wire.Code(err) != "InvalidParameterException" {
+			t.Error(err)
+		}
+	}
+	if _, err := w.GetAccountSetting(w.ctx, &api.GetAccountSettingInput{Name: new("OTHER")}); wire.Code(err) != "InvalidParameterException" {
 		t.Error(err)
 	}
 }
@@ -429,9 +438,6 @@ func TestAuthorize(t *testing.T) {
 			t.Fatal(err)
 		}
 		names := strings.Contains(string(b), `"app"`) || strings.Contains(string(b), arn)
-		if name == "BatchGetRepositoryScanningConfiguration" {
-			names = false // of the registry as a whole
-		}
 		if names != (checks[0].Resource == arn) || checks[0].Resource == arn && name != "CreateRepository" && checks[0].Policy != policy {
 			t.Errorf("%s: %s with policy %q", name, checks[0].Resource, checks[0].Policy)
 		}
