@@ -139,11 +139,12 @@ func Match(pattern, s string) bool {
 }
 
 // Put writes an image, and its tag unless that is "". existed says that the
-// image was there and had the tag already.
+// image was there and had the tag already, so that nothing is written.
 func Put(tx *store.Tx, repo *state.Repository, m *Manifest, tag string, now time.Time) (img *state.Image, existed bool, err error) {
 	key := repo.Key()
 	img, existed = state.Images.Get(tx, state.ImageKey(key, string(m.Digest)))
-	if existed && img.Archived() { // who pushes it wants it
+	restored := existed && img.Archived()
+	if restored { // who pushes it wants it
 		active := *img
 		active.ActivatedAt = now
 		img = &active
@@ -169,11 +170,11 @@ func Put(tx *store.Tx, repo *state.Repository, m *Manifest, tag string, now time
 		state.Images.Put(tx, img)
 	}
 	if tag == "" {
-		return img, existed, nil
+		return img, existed && !restored, nil
 	}
 	old, tagged := state.ImageTags.Get(tx, state.ImageTagKey(key, tag))
 	if tagged && old.Digest == img.Digest {
-		return img, existed, nil
+		return img, existed && !restored, nil
 	}
 	if tagged && !Mutable(repo, tag) {
 		return nil, false, &ImmutableError{key, tag}

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-run/berth/registry/content"
@@ -50,6 +51,8 @@ const (
 
 // New makes a client.
 func New() *Client {
+	// The library tells of each answer; here the caller does. The level exists.
+	_ = log.SetLevel("error")
 	c := &Client{client: &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: answerTime, TLSHandshakeTimeout: answerTime, IdleConnTimeout: idleTime,
 	}}}
