@@ -341,8 +341,10 @@ func (q *request) getBlob(action string) error {
 	if !ok {
 		return noDigest
 	}
-	if err := q.g.fetchLayer(q.ctx, q.account, q.name, d); err != nil {
-		return err
+	if q.r.Method == http.MethodGet { // who only asks may be about to push it
+		if err := q.g.fetchLayer(q.ctx, q.account, q.name, d); err != nil {
+			return err
+		}
 	}
 	snap := q.g.DB.Snapshot()
 	if err := InArchive(snap, q.key(), d); err != nil && q.r.Method == http.MethodGet {

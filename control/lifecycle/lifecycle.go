@@ -2,8 +2,8 @@
 // removes and archives what they say, soon after it is so. What they say is
 // package registry/lifecycle's business.
 //
-// It reads repositories, images and tags, and writes images, tags and
-// LifecycleRuns. Content is not touched: the registry collects what no image
+// It reads repositories, images and tags, and writes images, tags, Replicas of
+// images that go, and LifecycleRuns. Content is not touched: the registry collects what no image
 // uses any more.
 package lifecycle
 
@@ -110,6 +110,9 @@ func evaluate(in control.Input, p *control.Plan, repo *state.Repository) bool {
 			if row, ok := state.ImageTags.Get(in.Read, state.ImageTagKey(key, tag)); ok {
 				control.Delete(p, state.ImageTags, state.ImageTagKey(key, tag), row)
 			}
+		}
+		for r := range state.Replicas.Prefix(in.Read, v.Image.Key()+"/") {
+			control.Delete(p, state.Replicas, r.Key(), r)
 		}
 		control.Delete(p, state.Images, v.Image.Key(), v.Image.Image)
 	}

@@ -282,7 +282,7 @@ func Delete(tx *store.Tx, img *state.Image) error {
 		state.ImageTags.Delete(tx, state.ImageTagKey(img.Repository, tag))
 	}
 	for r := range state.Replicas.Prefix(tx, img.Key()+"/") {
-		state.Replicas.Delete(tx, r.Image+"/"+r.Destination.Account+"."+r.Destination.Region)
+		state.Replicas.Delete(tx, r.Key())
 	}
 	state.Images.Delete(tx, img.Key())
 	return nil

@@ -184,7 +184,7 @@ func empty(tx *store.Tx, key string, n int) (more bool) {
 	images, b := first(state.Images.Prefix(tx, key+"@"), n)
 	for _, i := range images {
 		for r := range state.Replicas.Prefix(tx, i.Key()+"/") {
-			state.Replicas.Delete(tx, r.Image+"/"+r.Destination.Account+"."+r.Destination.Region)
+			state.Replicas.Delete(tx, r.Key())
 		}
 		state.Images.Delete(tx, i.Key())
 	}
@@ -368,5 +368,7 @@ var stored = map[string]string{
 	"UpdateRepositoryCreationTemplate.encryptionConfiguration": "images are kept as the file system keeps them",
 	"PutRegistryScanningConfiguration.rules":                   "nothing scans",
 	"PutRegistryScanningConfiguration.scanType":                "nothing scans",
+	"PutAccountSetting.value":                                  "BASIC_SCAN_TYPE_VERSION is kept, and nothing scans; the other settings hold",
+	"SetRepositoryPolicy.force":                                "a policy that locks its author out is taken in any case",
 	"UpdateImageStorageClass.targetStorageClass":               "archived images cannot be pulled, and stay on the same disk",
 }

@@ -107,7 +107,10 @@ type Replica struct {
 	Failure     string // "": it is there
 }
 
-// Replicas is keyed by the image's key, then account.region.
-var Replicas = store.NewTable("imagereplica", func(r *Replica) string {
+// Key is the replica's key.
+func (r *Replica) Key() string {
 	return r.Image + "/" + r.Destination.Account + "." + r.Destination.Region
-})
+}
+
+// Replicas is keyed by the image's key, then account.region.
+var Replicas = store.NewTable("imagereplica", (*Replica).Key)
