@@ -211,6 +211,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	}
 	tls := s.ca.TLS(service.Names(s.Region), ips, nil)
 
+	defer s.registry.Close()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.door.Serve(listener, tls) })
 	g.Go(func() error {
@@ -230,7 +231,6 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		return errors.Join(s.door.Drain(drain), nodes.Shutdown(drain))
 	})
 	g.Go(func() error { return s.collect(gctx) })
-	defer s.registry.Close()
 	g.Go(func() error { return s.db.Wait(gctx) })
 	if err := process.Notify(); err != nil {
 		return fmt.Errorf("say that the server is ready: %w", err)
