@@ -195,7 +195,7 @@ func (q *request) listTags() error {
 }
 
 func (q *request) listReferrers() error {
-	if _, err := q.allow("ecr:ListImageReferrers", q.name); err != nil {
+	if _, err := q.allow("ecr:BatchGetImage", q.name); err != nil {
 		return err
 	}
 	if _, ok := content.ParseDigest(q.ref); !ok {

@@ -106,6 +106,15 @@ func (s *Service) Authorize() map[string]service.Authorize {
 		}
 		return checks
 	}
+	// Who may pull an image may see what is about it: there is no action of its own.
+	referrers := table["ListImageReferrers"]
+	table["ListImageReferrers"] = func(ctx context.Context, r store.Reader, caller *auth.Caller, in any) []auth.Check {
+		checks := referrers(ctx, r, caller, in)
+		for i := range checks {
+			checks[i].Action = "ecr:BatchGetImage"
+		}
+		return checks
+	}
 	table["BatchGetRepositoryScanningConfiguration"] = func(_ context.Context, r store.Reader, caller *auth.Caller, in any) []auth.Check {
 		var checks []auth.Check
 		for _, n := range in.(*ecr.BatchGetRepositoryScanningConfigurationInput).RepositoryNames {
