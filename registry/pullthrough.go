@@ -162,7 +162,14 @@ func (g *Registry) mayImport(ctx context.Context, r store.Reader, account, name 
 // once does f for all who want it at the same time, under the registry's own
 // context: that one of them goes away stops it for none.
 func (g *Registry) once(ctx context.Context, key string, f func(ctx context.Context) (any, error)) (any, error) {
-	done := g.flights.DoChan(key, func() (any, error) { return f(g.base) })
+	done := g.flights.DoChan(key, func() (any, error) {
+		// Whoever waits may go away: Close waits for the work itself.
+		if !g.begin() {
+			return nil, context.Canceled
+		}
+		defer g.work.Done()
+		return f(g.base)
+	})
 	select {
 	case r := <-done:
 		return r.Val, r.Err
@@ -190,19 +197,29 @@ func (g *Registry) manifestOf(ctx context.Context, from source, reference string
 // startImport brings an image here while its manifest is already answered. Who
 // comes for its layers waits for them.
 func (g *Registry) startImport(key string, from source, m *image.Manifest, b []byte, tag string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.base.Err() != nil {
+	if !g.begin() {
 		return
 	}
-	g.work.Go(func() {
+	go func() {
+		defer g.work.Done()
 		_, err := g.once(g.base, "image "+key+" "+string(m.Digest)+" "+tag, func(ctx context.Context) (any, error) {
 			return nil, g.importImage(ctx, key, from, m, b, tag, importDepth)
 		})
 		if err != nil && g.base.Err() == nil {
 			g.Log.LogAttrs(g.base, slog.LevelWarn, "image not imported", slog.String("repository", key), slog.String("digest", string(m.Digest)), slog.Any("error", err))
 		}
-	})
+	}()
+}
+
+// begin counts a piece of work that Close waits for, unless the registry ends.
+func (g *Registry) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.base.Err() != nil {
+		return false
+	}
+	g.work.Add(1)
+	return true
 }
 
 // importImage brings an image here, with all that it needs.
