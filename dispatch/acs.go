@@ -258,6 +258,11 @@ func (s *session) task(ctx context.Context, snap *store.Snapshot, t *state.Task)
 				}
 			}
 		}
+		for set := range state.TaskSets.By(snap, "service", t.Service) {
+			if set.ID == t.Deployment {
+				in.Digests = set.ImageDigests
+			}
+		}
 	}
 	p, err := compile.Task(in)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strings"
 	"testing"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -33,7 +34,8 @@ func (t *thing) key() string { return t.ID }
 
 var (
 	things = NewTable("thing", (*thing).key,
-		Index("tag", func(t *thing) []string { return t.Tags }))
+		Index("tag", func(t *thing) []string { return t.Tags }),
+		Sum("n", func(t *thing) (string, int) { return strings.Join(t.Tags, ","), t.N }))
 	others  = NewTable("other", (*thing).key)
 	secrets = NewTable("secret", (*thing).key, Sealed(),
 		Index("tag", func(t *thing) []string { return t.Tags }))

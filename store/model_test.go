@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -127,6 +128,15 @@ func checkModel(t *rapid.T, db *DB, model map[string]*thing) {
 					replay[k] = v
 				} else {
 					delete(replay, k)
+				}
+			}
+			sums := map[string]int{}
+			for v := range things.All(s) {
+				sums[strings.Join(v.Tags, ",")] += v.N
+			}
+			for _, tag := range tags {
+				if n := things.Sum(s, "n", tag); n != sums[tag] {
+					t.Errorf("at %d the sum of %q is %d, want %d", last, tag, n, sums[tag])
 				}
 			}
 			if !maps.Equal(replay, contents(s)) {

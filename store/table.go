@@ -20,7 +20,7 @@ type AnyTable interface {
 	meta() *tableMeta
 }
 
-// An Option of a table: an index, or Sealed.
+// An Option of a table: an index, a sum, or Sealed.
 type Option interface{ apply(*tableMeta) }
 
 // tableMeta is a Table with its type erased.
@@ -29,6 +29,7 @@ type tableMeta struct {
 	ord     int // position in every state.tables; the order of NewTable calls in this process
 	sealed  bool
 	indexes []indexMeta
+	sums    []sumMeta
 	key     func(any) string
 	decode  func([]byte) (any, error)
 }
@@ -36,6 +37,11 @@ type tableMeta struct {
 type indexMeta struct {
 	name string
 	of   func(any) []string
+}
+
+type sumMeta struct {
+	name string
+	of   func(any) (string, int)
 }
 
 // registry numbers the tables of the process. The numbers are never stored.
@@ -93,6 +99,14 @@ func (f optionFunc) apply(m *tableMeta) { f(m) }
 func Index[T any](name string, of func(*T) []string) Option {
 	return optionFunc(func(m *tableMeta) {
 		m.indexes = append(m.indexes, indexMeta{name, func(v any) []string { return of(v.(*T)) }})
+	})
+}
+
+// Sum adds a total that is kept up with every change: of returns how much an object adds, and to
+// which total. It must depend on the object alone. Like indexes, sums live in memory only.
+func Sum[T any](name string, of func(*T) (value string, n int)) Option {
+	return optionFunc(func(m *tableMeta) {
+		m.sums = append(m.sums, sumMeta{name, func(v any) (string, int) { return of(v.(*T)) }})
 	})
 }
 
@@ -168,6 +182,16 @@ func (t *Table[T]) After(r Reader, index, value, key string) iter.Seq[*T] {
 
 // Count is the number of objects.
 func (t *Table[T]) Count(r Reader) int { return r.count(t.m) }
+
+// Sum is what the table's objects add up to under value, without a look at them. In a transaction
+// it is not compared at commit: see Tx.Guard. A sum that the table does not have panics.
+func (t *Table[T]) Sum(r Reader, sum, value string) int {
+	i := slices.IndexFunc(t.m.sums, func(x sumMeta) bool { return x.name == sum })
+	if i < 0 {
+		panic(fmt.Sprintf("store: table %q has no sum %q", t.m.name, sum))
+	}
+	return r.sum(t.m, i, value)
+}
 
 // Put creates or replaces the object. The object, and all it points to, must not be changed
 // afterwards. A Put that changes nothing writes nothing.

@@ -82,7 +82,8 @@ func (tx *Tx) scan(m *tableMeta, prefix string) iter.Seq[*entry] { return tx.now
 func (tx *Tx) scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry] {
 	return tx.now.scanIndex(m, index, value, after)
 }
-func (tx *Tx) count(m *tableMeta) int { return tx.now.count(m) }
+func (tx *Tx) count(m *tableMeta) int                      { return tx.now.count(m) }
+func (tx *Tx) sum(m *tableMeta, sum int, value string) int { return tx.now.sum(m, sum, value) }
 
 func (tx *Tx) put(m *tableMeta, v any) {
 	key := m.key(v)

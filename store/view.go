@@ -17,6 +17,7 @@ type Reader interface {
 	scan(m *tableMeta, prefix string) iter.Seq[*entry]
 	scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry]
 	count(m *tableMeta) int
+	sum(m *tableMeta, sum int, value string) int
 }
 
 // An entry is one stored object. It is immutable once it is reachable from a published state.
@@ -25,8 +26,15 @@ type entry struct {
 	rev   int64 // etcd's ModRevision
 	obj   any
 	index [][]string // values per index, kept so that removal never depends on the object
+	sums  []summand  // per sum
 	err   error      // the stored bytes could not be read: the entry only holds its revision
 	sum   uint64     // of the encoded object, if the database checks that objects stay frozen
+}
+
+// A summand is what an object adds, and to what.
+type summand struct {
+	value string
+	n     int
 }
 
 // newEntry files an object. The index functions run here, on the caller's goroutine.
@@ -38,6 +46,12 @@ func newEntry(m *tableMeta, key string, rev int64, obj any) *entry {
 			e.index[i] = x.of(obj)
 		}
 	}
+	if len(m.sums) > 0 {
+		e.sums = make([]summand, len(m.sums))
+		for i, x := range m.sums {
+			e.sums[i].value, e.sums[i].n = x.of(obj)
+		}
+	}
 	return e
 }
 
@@ -47,19 +61,27 @@ type state struct {
 	tables []*rows // by tableMeta.ord
 }
 
-// rows is one table: the objects by key, and per index the objects by value and key.
+// rows is one table: the objects by key, per index the objects by value and key, and per sum the
+// totals by value.
 type rows struct {
 	byKey   *iradix.Tree[*entry]
 	byIndex []*iradix.Tree[*entry]
+	sums    []*iradix.Tree[int]
 	damaged int // entries that hold no object
 }
 
-var emptyTree = iradix.New[*entry]()
+var (
+	emptyTree = iradix.New[*entry]()
+	noSums    = iradix.New[int]()
+)
 
 func newRows(m *tableMeta) *rows {
 	r := &rows{byKey: emptyTree, byIndex: make([]*iradix.Tree[*entry], len(m.indexes))}
 	for i := range r.byIndex {
 		r.byIndex[i] = emptyTree
+	}
+	for range m.sums {
+		r.sums = append(r.sums, noSums)
 	}
 	return r
 }
@@ -96,6 +118,7 @@ func (s *state) with(rev int64, changes []change) *state {
 		rows    *rows
 		byKey   *iradix.Txn[*entry]
 		byIndex []*iradix.Txn[*entry]
+		sums    []*iradix.Txn[int]
 	}
 	var opened map[int]*open
 	for _, c := range changes {
@@ -105,6 +128,9 @@ func (s *state) with(rev int64, changes []change) *state {
 			o = &open{rows: &rows{damaged: have.damaged}, byKey: have.byKey.Txn()}
 			for _, t := range have.byIndex {
 				o.byIndex = append(o.byIndex, t.Txn())
+			}
+			for _, t := range have.sums {
+				o.sums = append(o.sums, t.Txn())
 			}
 			if opened == nil {
 				opened = make(map[int]*open, 4)
@@ -126,6 +152,9 @@ func (s *state) with(rev int64, changes []change) *state {
 					o.byIndex[i].Delete(indexKey(v, c.key))
 				}
 			}
+			for i, s := range old.sums {
+				add(o.sums[i], s.value, -s.n)
+			}
 		}
 		if c.e != nil {
 			if c.e.err != nil {
@@ -136,6 +165,9 @@ func (s *state) with(rev int64, changes []change) *state {
 					o.byIndex[i].Insert(indexKey(v, c.key), c.e)
 				}
 			}
+			for i, s := range c.e.sums {
+				add(o.sums[i], s.value, s.n)
+			}
 		}
 	}
 	for ord, o := range opened {
@@ -143,9 +175,26 @@ func (s *state) with(rev int64, changes []change) *state {
 		for _, t := range o.byIndex {
 			o.rows.byIndex = append(o.rows.byIndex, t.CommitOnly())
 		}
+		for _, t := range o.sums {
+			o.rows.sums = append(o.rows.sums, t.CommitOnly())
+		}
 		next.tables[ord] = o.rows
 	}
 	return next
+}
+
+// add changes a total. What is 0 has no entry.
+func add(t *iradix.Txn[int], value string, n int) {
+	if n == 0 {
+		return
+	}
+	k := []byte(value)
+	have, _ := t.Get(k)
+	if n += have; n == 0 {
+		t.Delete(k)
+	} else {
+		t.Insert(k, n)
+	}
 }
 
 // indexPrefix ends a value so that no value is a prefix of another: zero bytes inside it are
@@ -192,6 +241,11 @@ func (s *state) scanIndex(m *tableMeta, index int, value, after string) iter.Seq
 func (s *state) count(m *tableMeta) int {
 	r := s.rows(m)
 	return r.byKey.Len() - r.damaged
+}
+
+func (s *state) sum(m *tableMeta, sum int, value string) int {
+	n, _ := s.rows(m).sums[sum].Get([]byte(value))
+	return n
 }
 
 // walk yields the entries below prefix that hold an object.
@@ -248,4 +302,5 @@ func (s *Snapshot) scan(m *tableMeta, prefix string) iter.Seq[*entry] {
 func (s *Snapshot) scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry] {
 	return s.s.scanIndex(m, index, value, after)
 }
-func (s *Snapshot) count(m *tableMeta) int { return s.s.count(m) }
+func (s *Snapshot) count(m *tableMeta) int                      { return s.s.count(m) }
+func (s *Snapshot) sum(m *tableMeta, sum int, value string) int { return s.s.sum(m, sum, value) }

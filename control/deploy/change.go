@@ -5,11 +5,13 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/control"
+	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
 
@@ -41,6 +43,7 @@ func (r *rollout) start(n, replaced int, p launch) {
 		placed[t.CapacityProvider]++
 	}
 	var names []string
+	lack := false
 	for range n {
 		provider := state.NextProvider(p.strategy, placed)
 		placed[provider]++
@@ -53,14 +56,60 @@ func (r *rollout) start(n, replaced int, p launch) {
 			Network: network, EnableExecuteCommand: r.svc.EnableExecuteCommand,
 			Tags: r.tags(cluster, td), Now: r.in.Now,
 		})
+		if lack = !r.units.take(r.in.Read, t); lack {
+			break
+		}
 		r.changed[t.ARN] = t
 		names = append(names, "(task "+t.ID+")")
+	}
+	r.room(!lack)
+	if n = len(names); n == 0 {
+		return
 	}
 	m := fmt.Sprintf("has started %d tasks: %s.", n, strings.Join(names, " "))
 	if replaced > 0 {
 		m += fmt.Sprintf(" Amazon ECS replaced %d tasks due to an unhealthy status.", min(n, replaced))
 	}
 	r.event(m)
+}
+
+// units are the CPU units that a plan starts, of each account and capacity provider.
+type units map[[2]string]int
+
+// take notes a Fargate task that is to start. It reports whether the quota of
+// its account has room for it.
+func (u units) take(r store.Reader, t *state.Task) bool {
+	if t.LaunchType != "FARGATE" {
+		return true
+	}
+	n, _ := strconv.Atoi(t.CPU) // validated with its definition
+	key := [2]string{t.Account, t.CapacityProvider}
+	if u[key]+n > state.VCPURoom(r, t.Account, t.CapacityProvider) {
+		return false
+	}
+	u[key] += n
+	return true
+}
+
+// crowded is how long a service waits for vCPUs before it tries again: nothing
+// tells it that another service's tasks have stopped.
+const crowded = 15 * time.Second
+
+// room says that the account's quota of vCPUs lets no more tasks start.
+func (r *rollout) room(ok bool) {
+	said := &r.svc.SaidNoRoom
+	if ok {
+		*said = state.Said{}
+		return
+	}
+	if said.Message == "" || !said.At.Add(again).After(r.in.Now) {
+		*said = state.Said{Message: state.NoVCPU, At: r.in.Now}
+		r.event("was unable to place a task. Reason: " + state.NoVCPU + ".")
+	}
+	if !r.svc.NextStart.After(r.in.Now) {
+		r.svc.NextStart = r.in.Now.Add(crowded)
+	}
+	r.wakeAt(r.svc.NextStart)
 }
 
 // tags are those the service propagates, and ECS's own if asked for.
@@ -245,36 +294,11 @@ func (r *rollout) goBack(why string) bool {
 // (versionConsistency, on unless a container turns it off).
 func (r *rollout) fixImages() {
 	p := r.primary()
-	td, ok := state.TaskDefinitions.Get(r.in.Read, p.TaskDefinition)
-	if !ok {
+	digests := r.digests(p.ID, p.TaskDefinition, p.ImageDigests)
+	if len(digests) == len(p.ImageDigests) {
 		return
 	}
-	resolved := false
-	for i := range td.Doc.ContainerDefinitions {
-		d := &td.Doc.ContainerDefinitions[i]
-		if d.Name == nil || d.VersionConsistency == "disabled" || p.ImageDigests[*d.Name] != "" {
-			continue
-		}
-		for _, t := range r.tasks {
-			if t.Deployment != p.ID {
-				continue
-			}
-			for _, c := range t.Containers {
-				if c.Name == *d.Name && c.ImageDigest != "" && p.ImageDigests[c.Name] == "" {
-					digests := maps.Clone(p.ImageDigests)
-					if digests == nil {
-						digests = map[string]string{}
-					}
-					digests[c.Name] = c.ImageDigest
-					p.ImageDigests = digests
-					resolved = true
-				}
-			}
-		}
-	}
-	if !resolved {
-		return
-	}
+	p.ImageDigests = digests
 	old, ok := state.ServiceRevisions.Get(r.in.Read, state.RevisionARN(r.svc.ARN, p.ID))
 	if !ok {
 		return
@@ -287,6 +311,37 @@ func (r *rollout) fixImages() {
 		}
 	}
 	r.revision, r.newRevision = old, &n
+}
+
+// digests are those that the tasks of a deployment or task set have resolved:
+// what there is, and what is new.
+func (r *rollout) digests(id, definition string, have map[string]string) map[string]string {
+	td, ok := state.TaskDefinitions.Get(r.in.Read, definition)
+	if !ok {
+		return have
+	}
+	all := have
+	for i := range td.Doc.ContainerDefinitions {
+		d := &td.Doc.ContainerDefinitions[i]
+		if d.Name == nil || d.VersionConsistency == "disabled" || have[*d.Name] != "" {
+			continue
+		}
+		for _, t := range r.tasks {
+			if t.Deployment != id {
+				continue
+			}
+			for _, c := range t.Containers {
+				if c.Name == *d.Name && c.ImageDigest != "" && all[c.Name] == "" {
+					all = maps.Clone(all)
+					if all == nil {
+						all = map[string]string{}
+					}
+					all[c.Name] = c.ImageDigest
+				}
+			}
+		}
+	}
+	return all
 }
 
 // threshold is BOUNDED_PERCENT with AWS's default of 50 (facts: services).

@@ -42,12 +42,13 @@ func Plan(in control.Input, set Settings) (p control.Plan) {
 	if !ok {
 		return p
 	}
+	started := units{}
 	for arn := range services(in) {
 		svc, ok := state.Services.Get(in.Read, arn)
 		if !ok || svc.Status == "INACTIVE" {
 			continue
 		}
-		r := &rollout{in: in, set: set, region: region, old: svc, svc: svc.Clone(), name: "(service " + svc.Name + ")"}
+		r := &rollout{in: in, set: set, region: region, units: started, old: svc, svc: svc.Clone(), name: "(service " + svc.Name + ")"}
 		r.plan()
 		r.write(&p)
 	}
@@ -109,6 +110,7 @@ type rollout struct {
 	in       control.Input
 	set      Settings
 	region   *state.Region
+	units    units // that this plan starts, of all services
 	old, svc *state.Service
 	name     string // of the service, as its events begin
 

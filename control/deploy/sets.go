@@ -49,6 +49,7 @@ func (r *rollout) keep(s *state.TaskSet, service string) (gone bool) {
 	desired := s.Desired(r.svc.DesiredCount)
 	mine := func(t *state.Task) bool { return t.Deployment == s.ID }
 	r.name = strings.TrimSuffix(service, ")") + ", taskSet " + s.ID + ")"
+	s.ImageDigests = r.digests(s.ID, s.TaskDefinition, s.ImageDigests)
 	good, sick := split(r.live(mine))
 	blocked := 0
 	if extra := len(good) - desired; extra > 0 {
@@ -63,7 +64,7 @@ func (r *rollout) keep(s *state.TaskSet, service string) (gone bool) {
 		if r.svc.NextStart.After(r.in.Now) {
 			r.wakeAt(r.svc.NextStart)
 		} else {
-			r.start(missing, len(sick), launch{s.ID, s.TaskDefinition, s.Network, s.LaunchType, s.PlatformVersion, s.PlatformFamily, nil})
+			r.start(missing, len(sick), launch{s.ID, s.TaskDefinition, s.Network, s.LaunchType, s.PlatformVersion, s.PlatformFamily, s.CapacityProviderStrategy})
 		}
 	}
 	if desired == 0 {

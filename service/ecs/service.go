@@ -303,7 +303,7 @@ func (e *ECS) UpdateService(ctx context.Context, in *api.UpdateServiceInput) (*a
 			return &api.ServiceNotActiveException{Message: "Service was not ACTIVE."}
 		}
 		p := p
-		p.controller, p.fargate = have.DeploymentController, have.LaunchType == string(api.LaunchTypeFargate) && !isExternal(have)
+		p.controller, p.fargate = have.DeploymentController, !isExternal(have) && state.LaunchOf(have.LaunchType, have.CapacityProviderStrategy) == string(api.LaunchTypeFargate)
 		if err := p.check(); err != nil {
 			return err
 		}

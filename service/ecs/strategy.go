@@ -214,6 +214,11 @@ func (e *ECS) usesProvider(r store.Reader, c *state.Cluster, name string) bool {
 		if inStrategy(s.CapacityProviderStrategy, name) || slices.ContainsFunc(s.Deployments, func(d state.Deployment) bool { return inStrategy(d.CapacityProviderStrategy, name) }) {
 			return true
 		}
+		for set := range state.TaskSets.By(r, "service", s.ARN) {
+			if inStrategy(set.CapacityProviderStrategy, name) {
+				return true
+			}
+		}
 	}
 	for t := range state.Tasks.By(r, "cluster", c.ARN) {
 		if t.CapacityProvider == name && t.LastStatus != state.Stopped {

@@ -149,6 +149,12 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 		for _, provider := range on.spread(count) {
 			spec.ID, spec.CapacityProvider = e.cfg.NewID(), provider
 			t := state.NewTask(spec)
+			state.GuardVCPUs(tx, caller.Account, provider)
+			if atoi(t.CPU) > state.VCPURoom(tx, caller.Account, provider) {
+				// A failure of no instance: it has no ARN.
+				out.Failures = append(out.Failures, api.Failure{Reason: new(state.NoVCPU)})
+				continue
+			}
 			state.Tasks.Put(tx, t)
 			token.Resources = append(token.Resources, t.ARN)
 			out.Tasks = append(out.Tasks, taskView(tx, t, true))
@@ -286,6 +292,9 @@ func (e *ECS) DescribeTasks(ctx context.Context, in *api.DescribeTasksInput) (*a
 func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListTasksOutput, error) {
 	account := e.caller(ctx).Account
 	desired := string(cmp.Or(in.DesiredStatus, api.DesiredStatusRunning))
+	if in.StartedBy != nil && (in.ServiceName != nil || in.Family != nil || in.ContainerInstance != nil || in.LaunchType != "" || in.DaemonName != nil) {
+		return nil, invalid("When specifying startedBy as a filter, it must be the only filter that you use.")
+	}
 	r := e.db.Snapshot()
 	cluster, err := e.cluster(r, account, in.Cluster)
 	if err != nil {

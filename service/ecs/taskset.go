@@ -89,11 +89,6 @@ func (e *ECS) CreateTaskSet(ctx context.Context, in *api.CreateTaskSetInput) (*a
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	launch := string(cmp.Or(in.LaunchType, api.LaunchTypeEc2))
-	platform, err := resolvePlatform(in.PlatformVersion, launch)
-	if err != nil {
-		return nil, err
-	}
 	now := e.now()
 	out := &api.CreateTaskSetOutput{}
 	return out, e.update(ctx, func(tx *store.Tx) error {
@@ -114,6 +109,19 @@ func (e *ECS) CreateTaskSet(ctx context.Context, in *api.CreateTaskSetInput) (*a
 			}
 			return invalid("Creation of task set was not idempotent.")
 		}
+		cluster, err := e.activeCluster(tx, caller.Account, &s.Cluster)
+		if err != nil {
+			return err
+		}
+		on, err := e.compute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy)
+		if err != nil {
+			return err
+		}
+		launch := on.launch
+		platform, err := resolvePlatform(in.PlatformVersion, launch)
+		if err != nil {
+			return err
+		}
 		td, err := e.startable(tx, caller.Account, val(in.TaskDefinition), client)
 		if err != nil {
 			return err
@@ -127,14 +135,11 @@ func (e *ECS) CreateTaskSet(ctx context.Context, in *api.CreateTaskSetInput) (*a
 		if err := p.fit(tx, caller.Account, &td.Doc); err != nil {
 			return err
 		}
-		if len(p.strategy) > 0 {
-			return unsupported("capacityProviderStrategy")
-		}
 		if err := p.refuse(); err != nil {
 			return err
 		}
-		if launch != string(api.LaunchTypeFargate) {
-			return unsupported("launchType " + launch)
+		if err := on.forService(); err != nil {
+			return err
 		}
 		if err := runnable(td); err != nil {
 			return err
@@ -158,7 +163,8 @@ func (e *ECS) CreateTaskSet(ctx context.Context, in *api.CreateTaskSetInput) (*a
 		t := &state.TaskSet{
 			ARN: arn, ID: id, Account: caller.Account, Cluster: s.Cluster, Service: s.ARN,
 			ExternalID: val(in.ExternalId), Status: statusActive, TaskDefinition: td.ARN, Scale: scale,
-			LaunchType: launch, PlatformVersion: platform, PlatformFamily: platformLinux, Network: storedNetwork(in.NetworkConfiguration),
+			LaunchType: on.asked(), CapacityProviderStrategy: on.strategy,
+			PlatformVersion: platform, PlatformFamily: platformLinux, Network: storedNetwork(in.NetworkConfiguration),
 			Tags: tags, CreatedAt: now, UpdatedAt: now, Stability: stabilizing, StabilityAt: now,
 		}
 		state.TaskSets.Put(tx, t)
@@ -297,6 +303,7 @@ func (e *ECS) UpdateServicePrimaryTaskSet(ctx context.Context, in *api.UpdateSer
 		state.TaskSets.Put(tx, &n)
 		next := s.Clone()
 		next.TaskDefinition, next.LaunchType, next.Network = n.TaskDefinition, n.LaunchType, n.Network
+		next.CapacityProviderStrategy = n.CapacityProviderStrategy
 		next.PlatformVersion, next.PlatformFamily = n.PlatformVersion, n.PlatformFamily
 		state.Services.Put(tx, next)
 		out.TaskSet = shown(tx, next, &n)

@@ -145,6 +145,7 @@ var Tasks = store.NewTable("task", func(t *Task) string { return t.ARN },
 	store.Index("instance", func(t *Task) []string { return some(t.Instance) }),
 	// The few tasks that controllers still have something to do for.
 	store.Index("status", func(t *Task) []string { return []string{t.LastStatus} }),
+	store.Sum("vcpu", vcpuUse),
 )
 
 // Advance moves the task to status, never backwards. It reports whether it moved.
@@ -279,6 +280,7 @@ type Service struct {
 	Impaired    int       // consecutive tasks that never ran, over all deployments
 	NextStart   time.Time // start throttle: no task is started before
 	Protection  Said      // which protected tasks a deployment or a scaling in waits for
+	SaidNoRoom  Said      // that the account's vCPUs are used up
 	SaidBlocked bool      // the "unable to stop or start" event was said for this cause
 	Wake        time.Time // when the deploy controller must look again
 }

@@ -126,6 +126,7 @@ type TaskSet struct {
 	Network                            *ecs.NetworkConfiguration
 	LoadBalancers                      []ecs.LoadBalancer
 	ServiceRegistries                  []ecs.ServiceRegistry
+	ImageDigests                       map[string]string // as a Deployment's
 	Tags                               []Tag
 	CreatedAt, UpdatedAt               time.Time
 	Stability                          string // STEADY_STATE, STABILIZING
