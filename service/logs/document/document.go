@@ -28,7 +28,7 @@ const (
 type Value struct {
 	Kind  Kind
 	Text  []byte   // of scalars: as written, but for strings, which are unquoted
-	Keys  []string // Object: the names of Items
+	Keys  [][]byte // Object: the names of Items
 	Items []Value
 }
 
@@ -67,7 +67,7 @@ func (v *Value) Get(name string) *Value {
 		return nil
 	}
 	for i := len(v.Keys) - 1; i >= 0; i-- {
-		if v.Keys[i] == name {
+		if string(v.Keys[i]) == name {
 			return &v.Items[i]
 		}
 	}
@@ -105,7 +105,7 @@ func (v *Value) Append(b []byte) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(Quote(b, []byte(v.Keys[i])), ':')
+			b = append(Quote(b, v.Keys[i]), ':')
 			b = v.Items[i].Append(b)
 		}
 		return append(b, '}')
@@ -201,6 +201,7 @@ func (p *parser) object(depth int) (Value, bool) {
 		p.i++
 		return v, true
 	}
+	v.Keys, v.Items = make([][]byte, 0, 8), make([]Value, 0, 8)
 	for {
 		if p.peek() != '"' {
 			return v, false
@@ -219,7 +220,7 @@ func (p *parser) object(depth int) (Value, bool) {
 		if !ok {
 			return v, false
 		}
-		v.Keys, v.Items = append(v.Keys, string(k)), append(v.Items, item)
+		v.Keys, v.Items = append(v.Keys, k), append(v.Items, item)
 		p.space()
 		switch p.peek() {
 		case ',':

@@ -31,7 +31,7 @@ func plain(v *Value) any {
 	}
 	out := map[string]any{}
 	for i, k := range v.Keys {
-		out[k] = plain(&v.Items[i])
+		out[string(k)] = plain(&v.Items[i])
 	}
 	return out
 }
