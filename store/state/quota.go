@@ -37,6 +37,14 @@ var quotaDefaults = map[string]int{
 	"ecs/exec-sessions-per-container":     1_000,
 	"ecs/fargate-vcpus":                   4_000,
 	"ecs/fargate-spot-vcpus":              4_000,
+
+	"logs/groups":                   1_000_000,
+	"logs/metric-filters-per-group": 100,
+	"logs/regexp-filters-per-group": 5,
+	"logs/live-tail-sessions":       15,
+	"logs/concurrent-queries":       30,
+	"logs/saved-queries":            1_000,
+	"logs/resource-policies":        10,
 }
 
 // QuotaNames are all quotas there are, sorted.

@@ -7,6 +7,8 @@ package document
 
 import (
 	"bytes"
+	"iter"
+	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -392,4 +394,31 @@ func (p *parser) hex4() (rune, bool) {
 	}
 	p.i += 4
 	return r, true
+}
+
+// Flat visits the scalars in v with their names: members after a dot, elements
+// by their index.
+func (v *Value) Flat() iter.Seq2[string, *Value] {
+	return func(yield func(string, *Value) bool) { v.flat("", yield) }
+}
+
+func (v *Value) flat(name string, yield func(string, *Value) bool) bool {
+	if v.Scalar() {
+		return yield(name, v)
+	}
+	if name != "" {
+		name += "."
+	}
+	for i := range v.Items {
+		key := ""
+		if v.Kind == Object {
+			key = string(v.Keys[i])
+		} else {
+			key = strconv.Itoa(i)
+		}
+		if !v.Items[i].flat(name+key, yield) {
+			return false
+		}
+	}
+	return true
 }
