@@ -31,6 +31,7 @@ type tails struct {
 	groups   map[string]map[*tail]struct{} // by account/group
 	accounts map[string]int
 	done     chan struct{} // closed with the server
+	once     sync.Once
 	period   time.Duration
 	life     time.Duration
 }
@@ -40,7 +41,7 @@ func (t *tails) init() {
 	t.period, t.life = tailPeriod, tailLife
 }
 
-func (t *tails) close() { close(t.done) }
+func (t *tails) close() { t.once.Do(func() { close(t.done) }) }
 
 // A tail is one session. It holds what came since the last update.
 type tail struct {
