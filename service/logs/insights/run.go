@@ -2,6 +2,7 @@ package insights
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"hash/maphash"
 	"math"
@@ -246,7 +247,8 @@ func (r *Run) Add(e *Event) error {
 		}
 	}
 	if r.stats != nil {
-		key, by := r.stats.group(x)
+		var room [128]byte
+		key, by := r.stats.group(x, room[:0])
 		args := make([]Value, len(r.stats.aggregates))
 		for i, a := range r.stats.aggregates {
 			if a.arg != nil {
@@ -426,28 +428,31 @@ type cell struct {
 	limit         uint64 // distinct: hashes from here on are left out; 0: none
 }
 
-func (o *statsOp) group(x *row) (string, []Value) {
-	var b strings.Builder
+// group is what a row is grouped by, and a key of it.
+func (o *statsOp) group(x *row, key []byte) ([]byte, []Value) {
 	by := make([]Value, len(o.by))
 	for i, n := range o.by {
-		by[i] = n.value.eval(x)
-		s := by[i].String()
-		b.WriteByte('0' + byte(by[i].kind))
-		b.WriteString(strconv.Itoa(len(s)))
-		b.WriteByte(':')
-		b.WriteString(s)
+		v := n.value.eval(x)
+		by[i] = v
+		key = append(key, byte(v.kind))
+		if v.kind == text {
+			key = binary.AppendUvarint(key, uint64(len(v.s)))
+			key = append(key, v.s...)
+		} else {
+			key = binary.LittleEndian.AppendUint64(key, math.Float64bits(v.n))
+		}
 	}
-	return b.String(), by
+	return key, by
 }
 
-func (r *Run) aggregate(o *statsOp, groups map[string]*group, key string, by []Value, args []Value, time int64) error {
-	g := groups[key]
+func (r *Run) aggregate(o *statsOp, groups map[string]*group, key []byte, by []Value, args []Value, time int64) error {
+	g := groups[string(key)]
 	if g == nil {
 		if len(groups) >= maxGroups {
 			return ErrTooMuch
 		}
 		g = &group{by: by, cells: make([]cell, len(o.aggregates))}
-		groups[key] = g
+		groups[string(key)] = g
 		r.held += len(key) + 256*len(g.cells)
 		if err := r.check(); err != nil {
 			return err
@@ -717,7 +722,7 @@ func (r *Run) Rows() ([][]Cell, error) {
 		case statsOp:
 			groups := map[string]*group{}
 			for _, x := range rows {
-				key, by := o.group(x)
+				key, by := o.group(x, nil)
 				args := make([]Value, len(o.aggregates))
 				for i, a := range o.aggregates {
 					if a.arg != nil {

@@ -535,9 +535,11 @@ func (j *Journal) List() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list streams: %w", err)
 	}
-	ids := make([]string, len(paths))
-	for i, p := range paths {
-		ids[i] = filepath.Base(p)
+	var ids []string
+	for _, p := range paths {
+		if id := filepath.Base(p); len(id) > 2 && id[:2] == filepath.Base(filepath.Dir(p)) {
+			ids = append(ids, id)
+		}
 	}
 	return ids, nil
 }
