@@ -39,8 +39,18 @@ const maxDepth = 128
 
 // Parse reads b, which must be one JSON value and nothing else. The value
 // refers to b.
-func Parse(b []byte) (Value, bool) {
-	p := parser{b: b}
+func Parse(b []byte) (Value, bool) { return new(Reader).Parse(b) }
+
+// A Reader parses one message after the other with little new memory.
+type Reader struct {
+	values, items []Value // items: those of what is not at its end yet
+	keys, names   [][]byte
+}
+
+// Parse is Parse, but its value is good only until the next one.
+func (r *Reader) Parse(b []byte) (Value, bool) {
+	r.values, r.items, r.keys, r.names = r.values[:0], r.items[:0], r.keys[:0], r.names[:0]
+	p := parser{b: b, r: r}
 	p.space()
 	v, ok := p.value(0)
 	if !ok {
@@ -142,6 +152,23 @@ func Quote(b, s []byte) []byte {
 type parser struct {
 	b []byte
 	i int
+	r *Reader
+}
+
+// close moves what came since an object or array began to its place.
+func (p *parser) close(k Kind, items, names int) (Value, bool) {
+	r := p.r
+	at := len(r.values)
+	r.values = append(r.values, r.items[items:]...)
+	v := Value{Kind: k, Items: r.values[at:len(r.values):len(r.values)]}
+	r.items = r.items[:items]
+	if k == Object {
+		at = len(r.keys)
+		r.keys = append(r.keys, r.names[names:]...)
+		v.Keys = r.keys[at:len(r.keys):len(r.keys)]
+		r.names = r.names[:names]
+	}
+	return v, true
 }
 
 func (p *parser) space() {
@@ -163,7 +190,7 @@ func (p *parser) peek() byte {
 }
 
 func (p *parser) word(w string, k Kind) (Value, bool) {
-	if !bytes.HasPrefix(p.b[p.i:], []byte(w)) {
+	if len(p.b)-p.i < len(w) || string(p.b[p.i:p.i+len(w)]) != w {
 		return Value{}, false
 	}
 	v := Value{Kind: k, Text: p.b[p.i : p.i+len(w)]}
@@ -196,33 +223,33 @@ func (p *parser) value(depth int) (Value, bool) {
 }
 
 func (p *parser) object(depth int) (Value, bool) {
-	v := Value{Kind: Object}
+	items, names := len(p.r.items), len(p.r.names)
 	p.i++
 	p.space()
 	if p.peek() == '}' {
 		p.i++
-		return v, true
+		return Value{Kind: Object}, true
 	}
-	v.Keys, v.Items = make([][]byte, 0, 8), make([]Value, 0, 8)
 	for {
 		if p.peek() != '"' {
-			return v, false
+			return Value{}, false
 		}
 		k, ok := p.str()
 		if !ok {
-			return v, false
+			return Value{}, false
 		}
 		p.space()
 		if p.peek() != ':' {
-			return v, false
+			return Value{}, false
 		}
 		p.i++
 		p.space()
+		p.r.names = append(p.r.names, k)
 		item, ok := p.value(depth + 1)
 		if !ok {
-			return v, false
+			return Value{}, false
 		}
-		v.Keys, v.Items = append(v.Keys, k), append(v.Items, item)
+		p.r.items = append(p.r.items, item)
 		p.space()
 		switch p.peek() {
 		case ',':
@@ -230,27 +257,27 @@ func (p *parser) object(depth int) (Value, bool) {
 			p.space()
 		case '}':
 			p.i++
-			return v, true
+			return p.close(Object, items, names)
 		default:
-			return v, false
+			return Value{}, false
 		}
 	}
 }
 
 func (p *parser) array(depth int) (Value, bool) {
-	v := Value{Kind: Array}
+	items := len(p.r.items)
 	p.i++
 	p.space()
 	if p.peek() == ']' {
 		p.i++
-		return v, true
+		return Value{Kind: Array}, true
 	}
 	for {
 		item, ok := p.value(depth + 1)
 		if !ok {
-			return v, false
+			return Value{}, false
 		}
-		v.Items = append(v.Items, item)
+		p.r.items = append(p.r.items, item)
 		p.space()
 		switch p.peek() {
 		case ',':
@@ -258,9 +285,9 @@ func (p *parser) array(depth int) (Value, bool) {
 			p.space()
 		case ']':
 			p.i++
-			return v, true
+			return p.close(Array, items, 0)
 		default:
-			return v, false
+			return Value{}, false
 		}
 	}
 }

@@ -71,8 +71,10 @@ type row struct {
 	text  string // the message, once it is wanted as text
 	doc   document.Value
 	state uint8 // of doc
-	made  map[string]Value
-	sort  []Value
+	// reader reads doc while the event is where it was read, nil afterwards.
+	reader *document.Reader
+	made   map[string]Value
+	sort   []Value
 }
 
 const (
@@ -164,7 +166,12 @@ func (r *row) get(name string) Value {
 		r.state = notJSON
 		if m := r.event.Message; document.Begins(m) {
 			var ok bool
-			if r.doc, ok = document.Parse(m); ok {
+			if r.reader != nil {
+				r.doc, ok = r.reader.Parse(m)
+			} else {
+				r.doc, ok = document.Parse(m)
+			}
+			if ok {
 				r.state = isJSON
 			}
 		}
@@ -238,9 +245,13 @@ func (r *row) apply(o op) bool {
 	return true
 }
 
+var readers = sync.Pool{New: func() any { return new(document.Reader) }}
+
 // Add takes an event.
 func (r *Run) Add(e *Event) error {
-	x := &row{run: r, event: e}
+	reader := readers.Get().(*document.Reader)
+	defer readers.Put(reader)
+	x := &row{run: r, event: e, reader: reader}
 	for _, o := range r.early {
 		if !x.apply(o) {
 			return nil
@@ -351,7 +362,7 @@ func (r *Run) own(x *row) {
 	e.Message = []byte(x.message())
 	x.text = ""
 	x.event = &e
-	x.state, x.doc = unread, document.Value{}
+	x.state, x.doc, x.reader = unread, document.Value{}, nil
 	r.held += x.size()
 }
 

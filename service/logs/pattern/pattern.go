@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/berth-run/berth/service/logs/document"
@@ -88,11 +89,15 @@ func (p *Pattern) Match(m []byte) bool {
 		if n := p.needle(); n != nil && !bytes.Contains(m, n) && bytes.IndexByte(m, '\\') < 0 {
 			return false
 		}
-		v, ok := document.Parse(m)
+		r := readers.Get().(*document.Reader)
+		defer readers.Put(r)
+		v, ok := r.Parse(m)
 		return ok && p.json.eval(&v)
 	}
 	return true
 }
+
+var readers = sync.Pool{New: func() any { return new(document.Reader) }}
 
 // Needle is text that every selected message contains, or nil. With escaped
 // set, a message with a backslash may have it in a form of its own.
