@@ -16,7 +16,8 @@ import (
 
 // A Stream is the event stream of an output: events in the order they happen,
 // each a T with one member set. It runs in the goroutine of the request, until
-// it returns or the client is gone. An error ends it, and the client is told.
+// it returns or the client is gone; it is run even if the client has gone before
+// its first event. An error ends it, and the client is told.
 type Stream[T any] iter.Seq2[*T, error]
 
 // eventStream is a Stream of any type.
@@ -185,12 +186,13 @@ func (c *Call) encodeStream(w http.ResponseWriter, requestID string, v reflect.V
 		return nil
 	}
 	err := send("event", ":event-type", "initial-response", appendJSON(nil, sc, "", v, false))
-	if err != nil {
-		return err
-	}
 	stream, union := streamOf(sc, v)
 	if stream.none() {
-		return nil
+		return err
+	}
+	if err != nil {
+		stream.each(func(any, error) bool { return false }) // it has something to give back
+		return err
 	}
 	var failed error
 	stream.each(func(event any, e error) bool {

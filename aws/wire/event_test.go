@@ -180,3 +180,24 @@ func FuzzReadMessage(f *testing.F) {
 		}
 	})
 }
+
+// deaf is a client that has gone.
+type deaf struct{ http.ResponseWriter }
+
+func (deaf) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// A stream whose client goes before the first event is run and ends, too.
+func TestStreamOfNobodyEnds(t *testing.T) {
+	svc := logs.NewService(nil)
+	call := &wire.Call{Service: svc, Operation: svc.Operations["StartLiveTail"], Protocol: svc.Protocol}
+	ended := false
+	out := &logs.StartLiveTailOutput{ResponseStream: func(yield func(*logs.StartLiveTailResponseStream, error) bool) {
+		defer func() { ended = true }()
+		if yield(session("a"), nil) {
+			t.Error("an event is taken")
+		}
+	}}
+	if err := call.EncodeResponse(deaf{httptest.NewRecorder()}, "id", out); !errors.Is(err, io.ErrClosedPipe) || !ended {
+		t.Errorf("%v, ended %v", err, ended)
+	}
+}

@@ -29,9 +29,9 @@ const (
 	newest    = 2 * time.Hour
 	maxAnswer = 1 << 20
 	maxPage   = 10_000
-	// searchBudget is how much one FilterLogEvents reads before it answers with
-	// what it has and a token.
-	searchBudget = 16 << 30
+	// searchTime is how long one FilterLogEvents searches before it answers with
+	// what it has and a token: clients do not wait for ever.
+	searchTime = 20 * time.Second
 )
 
 // PutLogEvents appends a batch to a stream. The sequence token is ignored, as
@@ -226,7 +226,9 @@ func (l *Logs) FilterLogEvents(ctx context.Context, in *api.FilterLogEventsInput
 	if to < math.MaxInt64 {
 		to++ // here, other than in GetLogEvents, the end belongs to the range
 	}
-	q := journal.Query{Range: journal.Range{From: from, To: to}, Limit: limitOf(in.Limit, maxPage), Size: maxAnswer, Budget: searchBudget}
+	q := journal.Query{Range: journal.Range{From: from, To: to}, Limit: limitOf(in.Limit, maxPage), Size: maxAnswer}
+	begin := time.Now()
+	q.Enough = func(int64) bool { return time.Since(begin) > searchTime }
 	names := make(map[string]string, len(streams))
 	for _, s := range streams {
 		q.Streams = append(q.Streams, s.ID)

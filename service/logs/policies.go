@@ -1,7 +1,9 @@
 package logs
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"strings"
 
 	api "github.com/berth-run/berth/aws/logs"
@@ -136,4 +138,10 @@ func (l *Logs) DeleteResourcePolicy(ctx context.Context, in *api.DeleteResourceP
 		state.LogPolicies.Delete(tx, key)
 		return nil
 	})
+}
+
+// validJSON reports whether text is a JSON object.
+func validJSON(text string) bool {
+	b := bytes.TrimSpace([]byte(text))
+	return len(b) > 0 && b[0] == '{' && json.Valid(b)
 }

@@ -2,7 +2,6 @@ package logs
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -655,10 +654,4 @@ func (l *Logs) DeleteQueryDefinition(ctx context.Context, in *api.DeleteQueryDef
 		return nil, err
 	}
 	return &api.DeleteQueryDefinitionOutput{Success: new(true)}, nil
-}
-
-// validJSON reports whether text is a JSON object.
-func validJSON(text string) bool {
-	b := bytes.TrimSpace([]byte(text))
-	return len(b) > 0 && b[0] == '{' && json.Valid(b)
 }

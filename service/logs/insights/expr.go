@@ -308,9 +308,11 @@ var functions = map[string]function{
 	"concat": {1, -1, func(_ *row, a []Value) Value {
 		var b strings.Builder
 		for _, v := range a {
-			if b.Len() < maxText {
-				b.WriteString(v.String())
+			s := v.String()
+			if b.Len()+len(s) > maxText {
+				return Value{}
 			}
+			b.WriteString(s)
 		}
 		return str(b.String())
 	}},
@@ -352,7 +354,7 @@ var functions = map[string]function{
 }
 
 // maxText bounds what functions make of text.
-const maxText = 4 << 20
+const maxText = 1 << 20
 
 // units are those of periods. A number with a unit is a period in milliseconds.
 var units = map[string]float64{

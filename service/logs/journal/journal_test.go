@@ -107,7 +107,9 @@ func TestSearchMatchesPlainSort(t *testing.T) {
 			Range: Range{Streams: rapid.SliceOfNDistinct(rapid.SampledFrom(streams), 0, 3, rapid.ID).Draw(t, "of"),
 				From: max(before, rapid.Int64Range(0, 40).Draw(t, "from")), To: rapid.Int64Range(0, 70).Draw(t, "to")},
 			Limit: rapid.IntRange(0, 20).Draw(t, "limit"), Size: rapid.SampledFrom([]int{0, 40, 200}).Draw(t, "size"), Tail: rapid.Bool().Draw(t, "tail"),
-			Budget: rapid.SampledFrom([]int64{0, 1, 100}).Draw(t, "budget"),
+		}
+		if n := rapid.SampledFrom([]int64{0, 1, 100}).Draw(t, "enough"); n > 0 {
+			q.Enough = func(read int64) bool { return read >= n }
 		}
 		match := func([]byte) bool { return true }
 		if needle := rapid.SampledFrom([]string{"", "ab", "a", "bb"}).Draw(t, "needle"); needle != "" {

@@ -284,8 +284,9 @@ type Query struct {
 	Tail bool
 	// Match selects events; nil: all.
 	Match func(message []byte) bool
-	// Budget is how many bytes to read before giving an incomplete answer; 0: no bound.
-	Budget int64
+	// Enough ends a search before its end, seen by what was read; nil: never. It
+	// is asked between pieces, and heard only where the search can go on later.
+	Enough func(read int64) bool
 }
 
 // Overhead is what an event counts beside its message.
@@ -325,7 +326,7 @@ func (j *Journal) Search(ctx context.Context, q Query) (Answer, error) {
 			return false
 		}
 		// Only where the order of time lets a reader go on may an answer end.
-		spent = q.Budget > 0 && read >= q.Budget && !q.Tail && pieces[i].first > r.From+1
+		spent = q.Enough != nil && !q.Tail && pieces[i].first > r.From+1 && q.Enough(read)
 		return !spent
 	}, c.add)
 	if err != nil {
