@@ -151,6 +151,9 @@ func (s *Service) CreatePolicy(ctx context.Context, in *api.CreatePolicyInput) (
 		if err := full(tx, acct, "PoliciesPerAccount", "policies", count(tx, state.ManagedPolicies, acct)); err != nil {
 			return err
 		}
+		if err := roomForVersion(tx, acct); err != nil {
+			return err
+		}
 		state.ManagedPolicies.Put(tx, p)
 		out.Policy = viewPolicy(tx, p, true)
 		out.Policy.Description = nil // AWS does not repeat it here
@@ -237,14 +240,14 @@ func ownPolicy(r store.Reader, account, arn string) (*state.ManagedPolicy, error
 	return customerPolicy(r, account, arn)
 }
 
-func (s *Service) setPolicy(ctx context.Context, arn string, change func(*state.ManagedPolicy) error) error {
+func (s *Service) setPolicy(ctx context.Context, arn string, change func(*store.Tx, *state.ManagedPolicy) error) error {
 	return s.update(ctx, func(tx *store.Tx) error {
 		old, err := ownPolicy(tx, account(ctx), arn)
 		if err != nil {
 			return err
 		}
 		next := *old
-		if err := change(&next); err != nil {
+		if err := change(tx, &next); err != nil {
 			return err
 		}
 		state.ManagedPolicies.Put(tx, &next)
@@ -256,6 +259,15 @@ func noSuchVersion(arn, id string) error {
 	return noSuch("Policy %s version %s does not exist or is not attachable.", arn, id)
 }
 
+// roomForVersion refuses a version too many among all policies of an account.
+func roomForVersion(tx *store.Tx, account string) error {
+	n := 0
+	for p := range state.ManagedPolicies.Prefix(tx, account+"/") {
+		n += len(p.Versions)
+	}
+	return full(tx, account, "PolicyVersionsInUse", "policy-versions", n)
+}
+
 // CreatePolicyVersion adds a version, and makes it the default if asked.
 func (s *Service) CreatePolicyVersion(ctx context.Context, in *api.CreatePolicyVersionInput) (*api.CreatePolicyVersionOutput, error) {
 	if err := s.managedDocument(ctx, *in.PolicyDocument); err != nil {
@@ -263,11 +275,13 @@ func (s *Service) CreatePolicyVersion(ctx context.Context, in *api.CreatePolicyV
 	}
 	now := s.now()
 	var out api.CreatePolicyVersionOutput
-	versions := limit(s.db.Snapshot(), account(ctx), "versions-per-policy")
-	err := s.setPolicy(ctx, *in.PolicyArn, func(p *state.ManagedPolicy) error {
-		if len(p.Versions) >= versions {
+	err := s.setPolicy(ctx, *in.PolicyArn, func(tx *store.Tx, p *state.ManagedPolicy) error {
+		if versions := limit(tx, p.Account, "versions-per-policy"); len(p.Versions) >= versions {
 			return &api.LimitExceededException{Message: fmt.Sprintf("A managed policy can have up to %d versions. "+
 				"Before you create a new version, you must delete an existing version.", versions)}
+		}
+		if err := roomForVersion(tx, p.Account); err != nil {
+			return err
 		}
 		p.LastVersion++
 		v := state.PolicyVersion{ID: fmt.Sprintf("v%d", p.LastVersion), Document: *in.PolicyDocument, CreatedAt: now}
@@ -339,7 +353,7 @@ func (s *Service) ListPolicyVersions(ctx context.Context, in *api.ListPolicyVers
 // SetDefaultPolicyVersion chooses the version that counts.
 func (s *Service) SetDefaultPolicyVersion(ctx context.Context, in *api.SetDefaultPolicyVersionInput) (*api.SetDefaultPolicyVersionOutput, error) {
 	now := s.now()
-	return &api.SetDefaultPolicyVersionOutput{}, s.setPolicy(ctx, *in.PolicyArn, func(p *state.ManagedPolicy) error {
+	return &api.SetDefaultPolicyVersionOutput{}, s.setPolicy(ctx, *in.PolicyArn, func(_ *store.Tx, p *state.ManagedPolicy) error {
 		if !slices.ContainsFunc(p.Versions, func(v state.PolicyVersion) bool { return v.ID == *in.VersionId }) {
 			return noSuchVersion(*in.PolicyArn, *in.VersionId)
 		}
@@ -350,7 +364,7 @@ func (s *Service) SetDefaultPolicyVersion(ctx context.Context, in *api.SetDefaul
 
 // DeletePolicyVersion deletes a version that is not the default.
 func (s *Service) DeletePolicyVersion(ctx context.Context, in *api.DeletePolicyVersionInput) (*api.DeletePolicyVersionOutput, error) {
-	return &api.DeletePolicyVersionOutput{}, s.setPolicy(ctx, *in.PolicyArn, func(p *state.ManagedPolicy) error {
+	return &api.DeletePolicyVersionOutput{}, s.setPolicy(ctx, *in.PolicyArn, func(_ *store.Tx, p *state.ManagedPolicy) error {
 		i := slices.IndexFunc(p.Versions, func(v state.PolicyVersion) bool { return v.ID == *in.VersionId })
 		switch {
 		case i < 0:

@@ -119,7 +119,7 @@ func (s *Service) ListRoleTags(ctx context.Context, in *api.ListRoleTagsInput) (
 
 // TagPolicy adds tags.
 func (s *Service) TagPolicy(ctx context.Context, in *api.TagPolicyInput) (*api.TagPolicyOutput, error) {
-	return &api.TagPolicyOutput{}, s.setPolicy(ctx, *in.PolicyArn, func(p *state.ManagedPolicy) (err error) {
+	return &api.TagPolicyOutput{}, s.setPolicy(ctx, *in.PolicyArn, func(_ *store.Tx, p *state.ManagedPolicy) (err error) {
 		p.Tags, err = newTags(p.Tags, in.Tags)
 		return err
 	})
@@ -127,7 +127,7 @@ func (s *Service) TagPolicy(ctx context.Context, in *api.TagPolicyInput) (*api.T
 
 // UntagPolicy removes tags.
 func (s *Service) UntagPolicy(ctx context.Context, in *api.UntagPolicyInput) (*api.UntagPolicyOutput, error) {
-	return &api.UntagPolicyOutput{}, s.setPolicy(ctx, *in.PolicyArn, func(p *state.ManagedPolicy) error {
+	return &api.UntagPolicyOutput{}, s.setPolicy(ctx, *in.PolicyArn, func(_ *store.Tx, p *state.ManagedPolicy) error {
 		p.Tags = withoutTags(p.Tags, in.TagKeys)
 		return nil
 	})

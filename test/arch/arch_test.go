@@ -347,3 +347,65 @@ func TestNoticeIsComplete(t *testing.T) {
 		t.Errorf("NOTICE does not name %s, which %s imports", m, by)
 	}
 }
+
+// A quota that can be set and that nothing looks at would be a lie: every name
+// in the table is one that some code asks the limit of.
+func TestQuotasAreEnforced(t *testing.T) {
+	files, set := sources(t)
+	names := map[string]string{} // where the table has them
+	var asked, begun []string    // whole names, and beginnings of names
+	for _, f := range files {
+		if f.test() {
+			continue
+		}
+		of := func(e ast.Expr) (string, bool) {
+			l, ok := e.(*ast.BasicLit)
+			if !ok || l.Kind != token.STRING {
+				return "", false
+			}
+			s, err := strconv.Unquote(l.Value)
+			if f.dir == "service/iam" {
+				s = "iam/" + s
+			}
+			return s, err == nil
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.KeyValueExpr:
+				if s, ok := of(n.Key); ok && f.path == "store/state/quota.go" {
+					names[s] = set.Position(n.Pos()).String()
+				}
+			case *ast.CallExpr:
+				name := ""
+				switch fun := n.Fun.(type) {
+				case *ast.Ident:
+					name = fun.Name
+				case *ast.SelectorExpr:
+					name = fun.Sel.Name
+				}
+				if name != "Limit" && name != "limit" && name != "full" {
+					return true
+				}
+				for _, arg := range n.Args {
+					if s, ok := of(arg); ok {
+						asked = append(asked, s)
+					}
+					if sum, ok := arg.(*ast.BinaryExpr); ok {
+						if s, ok := of(sum.X); ok {
+							begun = append(begun, s)
+						}
+					}
+				}
+			}
+			return true
+		})
+	}
+	if len(names) < 10 {
+		t.Fatalf("found only the quotas %v", names)
+	}
+	for name, at := range names {
+		if !slices.Contains(asked, name) && !slices.ContainsFunc(begun, func(b string) bool { return strings.HasPrefix(name, b) }) {
+			t.Errorf("%s: nothing enforces the quota %s", at, name)
+		}
+	}
+}
