@@ -214,6 +214,7 @@ func TestAccountsAreIsolated(t *testing.T) {
 		{"ec2", "DeleteSecurityGroup", &awsec2.DeleteSecurityGroupInput{GroupId: &a.private[3]}, "InvalidGroup.NotFound"},
 		{"ecr", "DescribeRepositories", &awsecr.DescribeRepositoriesInput{RegistryId: &a.id, RepositoryNames: []string{"same"}}, "AccessDeniedException"},
 		{"ecr", "DeleteRepository", &awsecr.DeleteRepositoryInput{RegistryId: &a.id, RepositoryName: new("same")}, "AccessDeniedException"},
+		{"logs", "ListTagsForResource", &awslogs.ListTagsForResourceInput{ResourceArn: arn("logs", "log-group:/same")}, "AccessDeniedException"},
 		{"iam", "GetPolicy", &awsiam.GetPolicyInput{PolicyArn: new("arn:aws:iam::" + a.id + ":policy/same")}, "AccessDenied"},
 		{"sts", "AssumeRole", &awssts.AssumeRoleInput{RoleArn: new("arn:aws:iam::" + a.id + ":role/same"), RoleSessionName: new("s1")}, "AccessDenied"},
 	} {

@@ -159,7 +159,9 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 			token.Resources = append(token.Resources, t.ARN)
 			out.Tasks = append(out.Tasks, taskView(tx, t, true))
 		}
-		remember(tx, token)
+		if len(token.Resources) > 0 { // else asking again may start some
+			remember(tx, token)
+		}
 		return nil
 	})
 }

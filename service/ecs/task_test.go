@@ -341,6 +341,22 @@ func TestStartTaskFindsNoInstance(t *testing.T) {
 	}
 }
 
+func TestStartedByStandsAlone(t *testing.T) {
+	b := newBench(t)
+	b.register(webDefinition)
+	arn := *b.run(`,"startedBy":"me"`).Tasks[0].TaskArn
+	b.run(`,"startedBy":"you"`)
+	if got := try(b, b.ListTasks, &api.ListTasksInput{StartedBy: new("me"), DesiredStatus: "RUNNING"}).TaskArns; !slices.Equal(got, []string{arn}) {
+		t.Errorf("%v", got)
+	}
+	for _, in := range []*api.ListTasksInput{
+		{StartedBy: new("me"), Family: new("web")}, {StartedBy: new("me"), ServiceName: new("web")},
+		{StartedBy: new("me"), LaunchType: "FARGATE"}, {StartedBy: new("me"), ContainerInstance: new("x")},
+	} {
+		refuse(b, b.ListTasks, in, "InvalidParameterException: When specifying startedBy as a filter, it must be the only filter that you use.")
+	}
+}
+
 func TestListTasksPages(t *testing.T) {
 	b := newBench(t)
 	b.register(webDefinition)

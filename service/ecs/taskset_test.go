@@ -255,3 +255,38 @@ func FuzzNamespace(f *testing.F) {
 		}
 	})
 }
+
+// A task set takes a strategy as a service does, and keeps the images that its
+// first task resolved.
+func TestTaskSetByStrategy(t *testing.T) {
+	b := newExternal(t, "4")
+	b.putProviders(`"FARGATE","FARGATE_SPOT"`, "")
+	create := func(strategy string) *api.CreateTaskSetInput {
+		return read[api.CreateTaskSetInput](t, `{"cluster":"default","service":"web","taskDefinition":"web","scale":{"value":100},"networkConfiguration":`+webNetwork+
+			`,"capacityProviderStrategy":[`+strategy+`]}`)
+	}
+	refuse(b, b.CreateTaskSet, create(`{"capacityProvider":"none","weight":1}`), "InvalidParameterException: "+notAssociated)
+	refuse(b, b.CreateTaskSet, create(`{"capacityProvider":"FARGATE"}`), "InvalidParameterException: The specified capacity provider strategy must contain at least one capacity provider with a weight greater than 0.")
+	s := try(b, b.CreateTaskSet, create(`{"capacityProvider":"FARGATE","base":1},{"capacityProvider":"FARGATE_SPOT","weight":1}`)).TaskSet
+	if want := *read[[]api.CapacityProviderStrategyItem](t, `[{"capacityProvider":"FARGATE","weight":0,"base":1},{"capacityProvider":"FARGATE_SPOT","weight":1,"base":0}]`); s.LaunchType != "" ||
+		!sameDocument(s.CapacityProviderStrategy, want) || *s.PlatformVersion != "1.4.0" {
+		t.Errorf("%s", pretty(s))
+	}
+	b.play(2, nil)
+	on := map[string]int{}
+	for task := range state.Tasks.By(b.db.Snapshot(), "service", *s.ServiceArn) {
+		on[task.CapacityProvider+"/"+task.LaunchType]++
+	}
+	if on["FARGATE/FARGATE"] != 1 || on["FARGATE_SPOT/FARGATE"] != 3 {
+		t.Errorf("the tasks are on %v", on)
+	}
+	if have, _ := state.TaskSets.Get(b.db.Snapshot(), *s.TaskSetArn); have.ImageDigests["web"] != "sha256:web" {
+		t.Errorf("digests %v", have.ImageDigests)
+	}
+	refuse(b, b.PutClusterCapacityProviders, &api.PutClusterCapacityProvidersInput{Cluster: new("default"), CapacityProviders: []string{"FARGATE"}},
+		"ResourceInUseException: The specified capacity provider is in use and cannot be removed.")
+	try(b, b.UpdateServicePrimaryTaskSet, &api.UpdateServicePrimaryTaskSetInput{Cluster: new("default"), Service: new("web"), PrimaryTaskSet: s.Id})
+	if v := b.web(); v.LaunchType != "" || len(v.CapacityProviderStrategy) != 2 {
+		t.Errorf("%s", pretty(v))
+	}
+}
