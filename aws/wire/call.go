@@ -18,7 +18,17 @@ func (c *Call) Decode() (any, error) {
 	if c.Service.Protocol.json() {
 		err = decodeJSON(c.body, c.Operation.Input(), v)
 	} else {
-		err = formCodec{ec2: c.Service.Protocol == EC2Query}.decode(c.form, c.Operation.Input(), v)
+		most := maxNodes
+		if c.Operation.Unsigned {
+			most = maxUnsigned
+		}
+		c.form = &formNode{}
+		if err = parseForm(c.query, c.form, most); err == nil {
+			err = parseForm(string(c.body), c.form, most)
+		}
+		if err == nil {
+			err = formCodec{ec2: c.Service.Protocol == EC2Query}.decode(c.form, c.Operation.Input(), v)
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -26,11 +26,15 @@ const (
 	maxParams  = 20000 // AWS's own bodies are far below
 	maxFormKey = 1000
 	maxNodes   = 3 * maxParams // parts of names: each is a map
+	// maxUnsigned is maxNodes where nobody has said who calls. What is asked
+	// without credentials has few parameters.
+	maxUnsigned = 1000
 )
 
-// parseForm reads a form body or URL query. Of a repeated name the last wins.
-func parseForm(raw string, into *formNode) error {
-	count, nodes := 0, 0
+// parameters yields the parameters of a form body or URL query to visit, and
+// keeps none.
+func parameters(raw string, visit func(name, value string) error) error {
+	count := 0
 	for pair := range strings.SplitSeq(raw, "&") {
 		if pair == "" {
 			continue
@@ -52,6 +56,18 @@ func parseForm(raw string, into *formNode) error {
 		if len(name) > maxFormKey || strings.Count(name, ".") > maxDepth {
 			return malformedForm("A parameter name is too long.")
 		}
+		if err := visit(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseForm makes the tree of a form body or URL query, of at most so many
+// nodes. Of a repeated name the last wins.
+func parseForm(raw string, into *formNode, most int) error {
+	nodes := 0
+	return parameters(raw, func(name, value string) error {
 		n := into
 		for part := range strings.SplitSeq(name, ".") {
 			if n.kids[part] == nil {
@@ -59,12 +75,12 @@ func parseForm(raw string, into *formNode) error {
 			}
 			n = n.make(part)
 		}
-		if nodes > maxNodes {
+		if nodes > most {
 			return malformedForm("The request has too many parameters.")
 		}
 		n.value, n.set = value, true
-	}
-	return nil
+		return nil
+	})
 }
 
 func malformedForm(message string) *APIError {

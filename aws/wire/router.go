@@ -53,8 +53,9 @@ type Call struct {
 	Operation *Operation // nil if Route returned an error
 	Protocol  Protocol   // to answer in
 
-	body []byte
-	form *formNode
+	body  []byte
+	query string    // of the URL: the first part of a form
+	form  *formNode // Decode makes it: before, nobody knows who calls
 }
 
 // Route finds the operation of a request whose body has been read. The Call is
@@ -137,15 +138,27 @@ func (r *Router) routeQuery(c *Call, req *http.Request, content, signing string)
 	if req.Method != http.MethodPost && req.Method != http.MethodGet {
 		return NewError(http.StatusMethodNotAllowed, "UnsupportedHttpVerb", "The requested HTTP verb is not supported: "+shorten(req.Method))
 	}
-	c.form = &formNode{}
-	err := parseForm(req.URL.RawQuery, c.form)
+	var action, version string
+	note := func(name, value string) error {
+		switch name {
+		case "Action":
+			action = value
+		case "Version":
+			version = value
+		}
+		return nil
+	}
+	c.query = req.URL.RawQuery
+	if req.Method == http.MethodGet {
+		c.body = nil
+	}
+	err := parameters(c.query, note)
 	if err == nil && req.Method == http.MethodPost {
 		if content != "application/x-www-form-urlencoded" && len(c.body) > 0 {
 			return NewError(http.StatusBadRequest, "MalformedQueryString", "The content type of the request is not application/x-www-form-urlencoded.")
 		}
-		err = parseForm(string(c.body), c.form)
+		err = parameters(string(c.body), note)
 	}
-	action, version := c.form.get("Action"), c.form.get("Version")
 	if s := r.queryService(action, version, signing); s != nil {
 		c.Service, c.Protocol = s, s.Protocol
 	} else {
