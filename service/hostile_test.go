@@ -182,6 +182,28 @@ func TestDocumentsOfNoUse(t *testing.T) {
 	}
 }
 
+// Of what comes without credentials nothing is made that is large: the tree of
+// a form waits for its caller, or is small where none is asked for.
+func TestWideFormsOfNobody(t *testing.T) {
+	r := start(t, nil)
+	wide := repeat(2000, func(i int) string { return fmt.Sprintf("&%d%s=1", i, strings.Repeat(".a", 90)) })
+	few := repeat(1001, func(i int) string { return fmt.Sprintf("&k%d=1", i) })
+	for body, want := range map[string]string{
+		"Action=ListUsers&Version=2010-05-08" + wide:                "MissingAuthenticationToken",
+		"Action=AssumeRoleWithWebIdentity&Version=2011-06-15" + few: "MalformedQueryString",
+	} {
+		res, err := http.Post(r.url, "application/x-www-form-urlencoded", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || !strings.Contains(string(answer), want) {
+			t.Errorf("%.50s: %s %.300s, want %s (%v)", body, res.Status, answer, want, err)
+		}
+	}
+}
+
 // A request that two readers could read as different ones is refused, or is
 // the last on its connection: what follows is never answered.
 func TestSmuggledRequests(t *testing.T) {
