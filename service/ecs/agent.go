@@ -29,6 +29,21 @@ func (e *ECS) mayReport(ctx context.Context, r store.Reader, instance string) er
 	return MaySpeakFor(r, e.caller(ctx), instance)
 }
 
+// mayReportOn refuses callers that may not speak of a task. Of a task whose
+// instance is gone its own account may, and the region's machines.
+func (e *ECS) mayReportOn(ctx context.Context, r store.Reader, t *state.Task, missing error) error {
+	c := e.caller(ctx)
+	switch {
+	case t.Instance == "":
+		return missing // no agent can have it yet: whoever speaks of it makes it up
+	case state.ContainerInstances.Has(r, t.Instance):
+		return e.mayReport(ctx, r, t.Instance)
+	case c.Account == t.Account, c.Kind == auth.AssumedRole && c.RoleARN == "arn:aws:iam::"+e.cfg.Account+":role/"+nodeRole:
+		return nil
+	}
+	return missing
+}
+
 // MaySpeakFor is nil if c may be the agent of a container instance, as far as
 // that is not a matter of permissions.
 func MaySpeakFor(r store.Reader, c *auth.Caller, instance string) error {
@@ -101,11 +116,7 @@ func (e *ECS) report(ctx context.Context, ref string, clusterRef *string, r repo
 			// InvalidParameterException is what makes an agent forget the report.
 			return invalid("The referenced task was not found.")
 		}
-		if t.Instance == "" {
-			// No agent can have it yet: whoever speaks of it makes it up.
-			return invalid("The referenced task was not found.")
-		}
-		if err := e.mayReport(ctx, tx, t.Instance); err != nil {
+		if err := e.mayReportOn(ctx, tx, t, invalid("The referenced task was not found.")); err != nil {
 			return err
 		}
 		put(tx, t, r, now)
@@ -146,10 +157,7 @@ func (e *ECS) SubmitAttachmentStateChanges(ctx context.Context, in *api.SubmitAt
 			if t, ok = state.Tasks.Get(tx, t.ARN); !ok {
 				return invalid("The referenced attachment was not found.")
 			}
-			if t.Instance == "" {
-				return invalid("The referenced attachment was not found.")
-			}
-			if err := e.mayReport(ctx, tx, t.Instance); err != nil {
+			if err := e.mayReportOn(ctx, tx, t, invalid("The referenced attachment was not found.")); err != nil {
 				return err
 			}
 			put(tx, t, report{attachments: []api.AttachmentStateChange{a}}, now)

@@ -32,10 +32,14 @@ func (e *ECS) deploy(tx *store.Tx, s *state.Service, td *state.TaskDefinition, p
 	}
 	for i := range s.Deployments {
 		d := &s.Deployments[i]
+		remembered(tx, s, d)
 		record.Sources = append(record.Sources, state.RevisionCount{Revision: state.RevisionARN(s.ARN, d.ID)})
 		if d.Status == "PRIMARY" {
 			d.Status, d.UpdatedAt = statusActive, now
 		}
+	}
+	if s.LastCompleted != nil {
+		remembered(tx, s, s.LastCompleted)
 	}
 	if last, ok := state.ServiceDeployments.Get(tx, s.ServiceDeployment); ok && !last.Finished() {
 		n := last.Clone()
@@ -63,6 +67,31 @@ func (e *ECS) deploy(tx *store.Tx, s *state.Service, td *state.TaskDefinition, p
 	s.ServiceDeployment = record.ARN
 	state.ServiceRevisions.Put(tx, revision)
 	state.ServiceDeployments.Put(tx, record)
+}
+
+// remembered gives a deployment the revision that it has none of if it was made
+// by a version of Berth that kept none: what replaces it names it as its source.
+func remembered(tx *store.Tx, s *state.Service, d *state.Deployment) {
+	arn := state.RevisionARN(s.ARN, d.ID)
+	if state.ServiceRevisions.Has(tx, arn) {
+		return
+	}
+	v := &state.ServiceRevision{
+		ARN: arn, Account: s.Account, Cluster: s.Cluster, Service: s.ARN,
+		TaskDefinition: d.TaskDefinition, LaunchType: d.LaunchType, CapacityProviderStrategy: d.CapacityProviderStrategy,
+		PlatformVersion: d.PlatformVersion, PlatformFamily: d.PlatformFamily, Network: d.Network, CreatedAt: d.CreatedAt,
+	}
+	if td, ok := state.TaskDefinitions.Get(tx, d.TaskDefinition); ok {
+		for i := range td.Doc.ContainerDefinitions {
+			c := &td.Doc.ContainerDefinitions[i]
+			image := api.ContainerImage{ContainerName: c.Name, Image: c.Image}
+			if digest := d.ImageDigests[*c.Name]; digest != "" {
+				image.ImageDigest = &digest
+			}
+			v.Images = append(v.Images, image)
+		}
+	}
+	state.ServiceRevisions.Put(tx, v)
 }
 
 // shortID makes the 21 characters that name a service deployment.

@@ -67,6 +67,44 @@ func (b *bench) play(rounds int, fails func(*state.Task) bool) {
 	b.plan()
 }
 
+// Versions before service deployments kept neither them nor revisions: what
+// replaces such a deployment says what was there before.
+func TestServiceFromBeforeRevisions(t *testing.T) {
+	b := newBench(t)
+	b.register(webDefinition)
+	try(b, b.CreateService, read[api.CreateServiceInput](t, `{"serviceName":"web","taskDefinition":"web","desiredCount":1,"launchType":"FARGATE","networkConfiguration":{"awsvpcConfiguration":{"subnets":["subnet-1"]}}}`))
+	b.play(3, nil)
+	b.put(func(tx *store.Tx) {
+		for s := range state.Services.All(tx) {
+			n := s.Clone()
+			n.ServiceDeployment, n.Request = "", ""
+			state.Services.Put(tx, n)
+		}
+		for d := range state.ServiceDeployments.All(tx) {
+			state.ServiceDeployments.Delete(tx, d.ARN)
+		}
+		for v := range state.ServiceRevisions.All(tx) {
+			state.ServiceRevisions.Delete(tx, v.ARN)
+		}
+	})
+	if s := b.web(); *s.RunningCount != 1 || s.CurrentServiceDeployment != nil || len(s.CurrentServiceRevisions) != 0 {
+		t.Errorf("before: %+v", s)
+	}
+	try(b, b.UpdateService, &api.UpdateServiceInput{Service: new("web"), ForceNewDeployment: new(true)})
+	b.play(4, nil)
+	all := b.rollouts()
+	if len(all) != 1 || all[0].Status != api.ServiceDeploymentStatusSuccessful || len(all[0].SourceServiceRevisions) != 1 {
+		t.Fatalf("after: %+v", all)
+	}
+	got := try(b, b.DescribeServiceRevisions, &api.DescribeServiceRevisionsInput{ServiceRevisionArns: []string{*all[0].SourceServiceRevisions[0].Arn}})
+	if len(got.ServiceRevisions) != 1 {
+		t.Fatalf("the source cannot be described: %+v", got.Failures)
+	}
+	if v := got.ServiceRevisions[0]; *v.TaskDefinition != prefix+"task-definition/web:1" || len(v.ContainerImages) != 2 || *v.ContainerImages[0].ImageDigest != "sha256:web" {
+		t.Errorf("source: %+v", v)
+	}
+}
+
 func (b *bench) web() api.Service {
 	b.t.Helper()
 	return try(b, b.DescribeServices, &api.DescribeServicesInput{Services: []string{"web"}}).Services[0]

@@ -229,6 +229,31 @@ func TestOnlyTheNodeReports(t *testing.T) {
 	wantError(t, err, "InvalidParameterException: The referenced task was not found.")
 }
 
+// The instance of a task may be gone before the task is: then nothing but the
+// accounts says whose it is.
+func TestOthersDoNotReportForAnOrphan(t *testing.T) {
+	b := newBench(t)
+	b.register(webDefinition)
+	arn := *b.run("").Tasks[0].TaskArn
+	b.place(arn)
+	attachment := prefix + "attachment/" + b.task(arn).NetworkAttachment().ID
+	b.put(func(tx *store.Tx) { state.ContainerInstances.Delete(tx, nodeInst) })
+	stranger := auth.WithCaller(t.Context(), &auth.Caller{Kind: auth.RootUser, Account: "999999999999", ARN: "arn:aws:iam::999999999999:root"})
+	_, err := b.SubmitTaskStateChange(stranger, &api.SubmitTaskStateChangeInput{Task: &arn, Status: new("STOPPED")})
+	wantError(t, err, "InvalidParameterException: The referenced task was not found.")
+	_, err = b.SubmitContainerStateChange(stranger, &api.SubmitContainerStateChangeInput{Task: &arn, ContainerName: new("web"), Status: new("RUNNING")})
+	wantError(t, err, "InvalidParameterException: The referenced task was not found.")
+	_, err = b.SubmitAttachmentStateChanges(stranger, &api.SubmitAttachmentStateChangesInput{Attachments: []api.AttachmentStateChange{{AttachmentArn: &attachment, Status: new("ATTACHED")}}})
+	wantError(t, err, "InvalidParameterException: The referenced attachment was not found.")
+	if got := b.task(arn).LastStatus; got != "PROVISIONING" {
+		t.Errorf("the task is %s", got)
+	}
+	as(b, b.node, b.SubmitTaskStateChange, &api.SubmitTaskStateChangeInput{Task: &arn, Status: new("RUNNING")})
+	if got := b.task(arn).LastStatus; got == "PROVISIONING" {
+		t.Errorf("a machine's report changed nothing: the task is %s", got)
+	}
+}
+
 func TestAttachmentReportWithoutItsTask(t *testing.T) {
 	b := newBench(t)
 	b.register(webDefinition)

@@ -137,6 +137,9 @@ func (u *Usage) write(ctx context.Context) error {
 	defer cancel()
 	err := u.DB.Update(ctx, func(tx *store.Tx) error {
 		for _, row := range rows {
+			if !remains(tx, row) {
+				continue
+			}
 			// Another server may have seen a later one.
 			if old, ok := state.Uses.Get(tx, state.UseKey(row.Who, row.What)); !ok || old.At.Before(row.At) || old.At.Equal(row.At) && *old != *row {
 				state.Uses.Put(tx, row)
@@ -156,6 +159,21 @@ func (u *Usage) write(ctx context.Context) error {
 	}
 	u.again()
 	return fmt.Errorf("write %d uses: %w", len(rows), err)
+}
+
+// remains reports whether the account, and the key, user or role of a use are
+// still there: what is known of them went with them and does not come back.
+func remains(r store.Reader, use *state.Use) bool {
+	if !auth.Open(r, use.Account) {
+		return false
+	}
+	if use.What == "" {
+		return state.AccessKeys.Has(r, use.Who)
+	}
+	for range state.Roles.By(r, "id", use.Who) {
+		return true
+	}
+	return userByID(r, use.Who) != nil
 }
 
 // forget drops what is known of the use of somebody who is deleted.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/service/iam"
+	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
 
@@ -56,14 +57,58 @@ func TestAccessKeyLastUsed(t *testing.T) {
 	}
 }
 
+// someone makes a user with a key, by their ids.
+func (w *world) someone(id, key string) *auth.Caller {
+	w.put(func(tx *store.Tx) {
+		state.Users.Put(tx, &state.User{Account: acct, Path: "/", Name: id, ID: id})
+		state.AccessKeys.Put(tx, &state.AccessKey{ID: key, Account: acct, User: id, Active: true})
+	})
+	return &auth.Caller{Kind: auth.User, Account: acct, UserID: id, AccessKeyID: key}
+}
+
+// What was noted of somebody who is gone before it is written stays unwritten.
+func TestUsesOfTheGoneAreNotWritten(t *testing.T) {
+	w := newWorld(t)
+	c := w.someone("AIDAX", "AKIAXXXXXXXXXXXXXXXX")
+	elsewhere := *c
+	elsewhere.Account = "999999999999"
+	u := &iam.Usage{DB: w.db, Log: slog.New(slog.DiscardHandler)}
+	ended, cancel := context.WithCancel(w.ctx)
+	cancel()
+	at := time.Now()
+	write := func(c *auth.Caller) (rows int) {
+		at = at.Add(time.Hour)
+		u.Note(c, "ecs", region, at)
+		u.Run(ended) // writes what there is
+		for range state.Uses.All(w.db.Snapshot()) {
+			rows++
+		}
+		return rows
+	}
+	if n := write(&elsewhere); n != 0 {
+		t.Errorf("%d uses in an account that is not there", n)
+	}
+	if n := write(c); n != 2 {
+		t.Fatalf("%d uses of a user and a key", n)
+	}
+	must(t)(w.DeleteAccessKey(w.ctx, &sdk.DeleteAccessKeyInput{UserName: new("AIDAX"), AccessKeyId: new("AKIAXXXXXXXXXXXXXXXX")}))
+	if n := write(c); n != 1 {
+		t.Errorf("%d uses of a user whose key is gone", n)
+	}
+	must(t)(w.DeleteUser(w.ctx, &sdk.DeleteUserInput{UserName: new("AIDAX")}))
+	if n := write(c); n != 0 {
+		t.Errorf("%d uses of a user who is gone", n)
+	}
+}
+
 // Ten thousand calls are no more than the transactions that the clock lets through.
 func TestUsageWritesLittle(t *testing.T) {
 	w := newWorld(t)
 	u, end := w.record()
+	c := w.someone("AIDAX", "AKIAXXXXXXXXXXXXXXXX")
 	from := w.db.Snapshot().Revision()
 	at := time.Now()
 	for i := range 10_000 {
-		c := &auth.Caller{Kind: auth.User, Account: acct, UserID: "AIDAX", AccessKeyID: "AKIAX"}
 		u.Note(c, []string{"ecs", "ec2", "logs"}[i%3], region, at.Add(time.Duration(i)*time.Millisecond))
 	}
 	end()
@@ -78,7 +123,6 @@ func TestUsageWritesLittle(t *testing.T) {
 		t.Errorf("%d rows", rows)
 	}
 	// More of the same writes nothing, until what is known has grown old.
-	c := &auth.Caller{Kind: auth.User, Account: acct, UserID: "AIDAX", AccessKeyID: "AKIAX"}
 	ended, cancel := context.WithCancel(w.ctx)
 	cancel()
 	for _, tc := range []struct {
@@ -96,7 +140,7 @@ func TestUsageWritesLittle(t *testing.T) {
 
 func BenchmarkNote(b *testing.B) {
 	u := &iam.Usage{}
-	c := &auth.Caller{Kind: auth.User, Account: acct, UserID: "AIDAX", AccessKeyID: "AKIAX"}
+	c := &auth.Caller{Kind: auth.User, Account: acct, UserID: "AIDAX", AccessKeyID: "AKIAXXXXXXXXXXXXXXXX"}
 	at := time.Now()
 	for b.Loop() {
 		u.Note(c, "ecs", region, at)

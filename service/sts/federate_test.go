@@ -221,9 +221,22 @@ func TestProvidersThatFail(t *testing.T) {
 		{func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, "IDPCommunicationError", "could not be reached"},
 		{func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "IDPCommunicationError", "could not be reached"},
 	} {
+		w.now = w.now.Add(time.Second)
 		p.answer.Store(&tc.answer)
 		want(t, assume(), tc.code, tc.text)
 	}
+	// Anybody can ask; the provider is not asked by each of them.
+	p.asked.Store(0)
+	missing := http.HandlerFunc(http.NotFound)
+	p.answer.Store(&missing)
+	w.now = w.now.Add(time.Second)
+	for range 5 {
+		want(t, assume(), "InvalidIdentityToken", noKeys)
+	}
+	if n := p.asked.Load(); n != 1 {
+		t.Errorf("the provider was asked %d times in one moment", n)
+	}
+	w.now = w.now.Add(time.Second)
 	p.answer.Store(nil)
 	if err := assume(); err != nil {
 		t.Errorf("with the right thumbprint: %v", err)

@@ -25,6 +25,12 @@ import (
 
 // A keyring has the keys that identity providers sign with. It asks the
 // provider itself, over TLS, and remembers for a while what it said.
+//
+// A provider may have a private address, unlike with AWS: that is where those
+// of an own network are. An account can so make the server connect to any
+// address, by HTTPS and GET alone: it follows no redirect, believes nobody
+// whose certificate is not for the name, and tells why there was no answer, or
+// its status, and nothing of what it says.
 type keyring struct {
 	roots *x509.CertPool
 	now   func() time.Time
@@ -38,11 +44,14 @@ type keySet struct {
 	turn    chan struct{} // who holds it may ask the provider
 	keys    jose.JSONWebKeySet
 	fetched time.Time
+	failed  error // why the newest attempt brought no keys, at that time
+	asked   time.Time
 }
 
 const (
 	keysGood  = time.Hour        // for how long keys are believed
 	keysPause = 10 * time.Second // before a provider is asked again for a key it did not have
+	failPause = time.Second      // and before one is asked again that failed: anybody can make us ask
 	maxSets   = 256
 	fetchTime = 5 * time.Second
 	maxFetch  = 1 << 20
@@ -77,18 +86,24 @@ func (k *keyring) verify(ctx context.Context, p *state.OIDCProvider, token *jwt.
 		return ctx.Err()
 	}
 	defer func() { <-set.turn }()
-	age := k.now().Sub(set.fetched)
+	now := k.now()
+	age := now.Sub(set.fetched)
 	if age < keysGood && signed(token, &set.keys, into) == nil {
 		return nil
 	}
 	if age < keysPause {
 		return invalidToken("%s", errSignature)
 	}
-	keys, err := k.fetch(ctx, p)
+	if set.failed != nil && now.Sub(set.asked) < failPause {
+		return set.failed
+	}
+	// Whoever waits behind this request gets its answer, also if it goes away.
+	keys, err := k.fetch(context.WithoutCancel(ctx), p)
+	set.failed, set.asked = err, k.now()
 	if err != nil {
 		return err
 	}
-	set.keys, set.fetched = *keys, k.now()
+	set.keys, set.fetched = *keys, set.asked
 	if err := signed(token, keys, into); err != nil {
 		return invalidToken("%s", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/berth-run/berth/auth"
@@ -71,14 +72,64 @@ func (s *Service) mfa(ctx context.Context, c *auth.Caller, serial, code *string,
 	case serial == nil || code == nil:
 		return false, accessDenied("MultiFactorAuthentication failed, must provide both MFA serial number and one time pass code.")
 	}
+	if d, ok := state.MFADevices.Get(s.cfg.DB.Snapshot(), *serial); !ok || d.UserID == "" || d.UserID != c.PrincipalID() {
+		return false, accessDenied("MultiFactorAuthentication failed, unable to validate MFA code.  Please verify your MFA serial number is valid and associated with this user.")
+	}
+	denied := accessDenied("MultiFactorAuthentication failed with invalid MFA one time pass code. ")
+	if !s.guesses.may(*serial, now) {
+		return false, denied
+	}
 	err := s.cfg.DB.Update(ctx, func(tx *store.Tx) error { return auth.UseMFA(tx, c, *serial, *code, now) })
-	if !errors.Is(err, auth.ErrMFA) {
-		return err == nil, err
+	if errors.Is(err, auth.ErrMFA) {
+		return false, denied
 	}
-	if d, ok := state.MFADevices.Get(s.cfg.DB.Snapshot(), *serial); ok && d.UserID != "" && d.UserID == c.PrincipalID() {
-		return false, accessDenied("MultiFactorAuthentication failed with invalid MFA one time pass code. ")
+	if err == nil {
+		s.guesses.right(*serial)
 	}
-	return false, accessDenied("MultiFactorAuthentication failed, unable to validate MFA code.  Please verify your MFA serial number is valid and associated with this user.")
+	return err == nil, err
+}
+
+// guesses count how often codes of a device were tried. A code has six digits
+// and whoever has the user's key may try as often as calls are allowed: after a
+// few of them no code is right any more, for a while. They are not stored, and
+// bounded by the devices whose own users try.
+type guesses struct {
+	mu    sync.Mutex
+	tried map[string]guessed
+}
+
+type guessed struct {
+	times int
+	since time.Time
+}
+
+const (
+	maxGuesses = 10
+	guessPause = 5 * time.Minute
+)
+
+// may counts a try and reports whether it counts.
+func (g *guesses) may(serial string, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n, ok := g.tried[serial]
+	if !ok || now.Sub(n.since) >= guessPause || now.Before(n.since) {
+		maps.DeleteFunc(g.tried, func(_ string, n guessed) bool { return now.Sub(n.since) >= guessPause })
+		n = guessed{since: now}
+	}
+	n.times++
+	if g.tried == nil {
+		g.tried = map[string]guessed{}
+	}
+	g.tried[serial] = n
+	return n.times <= maxGuesses
+}
+
+// right forgets the tries: the caller has the device.
+func (g *guesses) right(serial string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.tried, serial)
 }
 
 // GetFederationToken gives a user credentials for somebody that AWS does not

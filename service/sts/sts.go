@@ -33,8 +33,9 @@ type Config struct {
 // Service implements the STS API.
 type Service struct {
 	api.Unimplemented
-	cfg  Config
-	keys *keyring
+	cfg     Config
+	keys    *keyring
+	guesses guesses
 }
 
 var _ api.Handler = (*Service)(nil)

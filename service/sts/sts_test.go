@@ -390,6 +390,43 @@ func TestSessionTokenWithMFA(t *testing.T) {
 	}
 }
 
+// A code has six digits: nobody may try them all.
+func TestCodesCannotBeGuessed(t *testing.T) {
+	w := start(t)
+	bob := sdk.NewFromConfig(w.user(account, "bob", ""))
+	eve := sdk.NewFromConfig(w.user(account, "eve", ""))
+	code := w.device("phone", "bob")
+	serial := new("arn:aws:iam::000000000000:mfa/phone")
+	try := func(c *sdk.Client, code string) error {
+		_, err := c.GetSessionToken(t.Context(), &sdk.GetSessionTokenInput{SerialNumber: serial, TokenCode: &code})
+		return err
+	}
+	wrong := func() string {
+		if code() == "000000" {
+			return "000001"
+		}
+		return "000000"
+	}
+	for range 20 {
+		want(t, try(eve, wrong()), "AccessDenied", "unable to validate MFA code") // not hers: counts for nothing
+	}
+	for range 9 {
+		want(t, try(bob, wrong()), "AccessDenied", "invalid MFA one time pass code")
+	}
+	if err := try(bob, code()); err != nil {
+		t.Fatalf("a right code after a few wrong ones: %v", err)
+	}
+	w.now = w.now.Add(time.Minute)
+	for range 10 {
+		want(t, try(bob, wrong()), "AccessDenied", "invalid MFA one time pass code")
+	}
+	want(t, try(bob, code()), "AccessDenied", "invalid MFA one time pass code")
+	w.now = w.now.Add(5 * time.Minute)
+	if err := try(bob, code()); err != nil {
+		t.Errorf("a right code after the pause: %v", err)
+	}
+}
+
 func TestFederationToken(t *testing.T) {
 	w := start(t)
 	ctx := t.Context()
