@@ -31,6 +31,7 @@ import (
 	"github.com/berth-run/berth/control"
 	"github.com/berth-run/berth/control/address"
 	"github.com/berth-run/berth/control/deploy"
+	"github.com/berth-run/berth/control/lifecycle"
 	"github.com/berth-run/berth/control/place"
 	"github.com/berth-run/berth/control/reap"
 	"github.com/berth-run/berth/control/settle"
@@ -234,6 +235,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	}
 	tls := s.ca.TLS(service.Names(s.Region), ips, nil)
 
+	defer s.registry.Close()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.door.Serve(listener, tls) })
 	g.Go(func() error {
@@ -312,7 +314,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller,
+		place.Controller, address.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

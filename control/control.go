@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -100,6 +101,34 @@ type require[T any] struct {
 
 func (c require[T]) apply(tx *store.Tx) error {
 	if have, _ := c.t.Get(tx, c.key); have != c.have {
+		return errStale
+	}
+	return nil
+}
+
+// RequireRange adds no change: it makes the plan fail if the rows whose key
+// begins with prefix are no longer those that r has. It speaks of what is there
+// before the changes that follow it in the plan.
+func RequireRange[T any](p *Plan, t *store.Table[T], prefix string, r store.Reader) {
+	p.Changes = append(p.Changes, requireRange[T]{t, prefix, r})
+}
+
+type requireRange[T any] struct {
+	t      *store.Table[T]
+	prefix string
+	seen   store.Reader
+}
+
+func (c requireRange[T]) apply(tx *store.Tx) error {
+	c.t.Guard(tx, c.prefix)
+	next, stop := iter.Pull(c.t.Prefix(c.seen, c.prefix))
+	defer stop()
+	for have := range c.t.Prefix(tx, c.prefix) {
+		if saw, _ := next(); saw != have {
+			return errStale
+		}
+	}
+	if _, more := next(); more {
 		return errStale
 	}
 	return nil

@@ -168,9 +168,9 @@ func (g *Registry) authenticate(r *http.Request, sealed string) (context.Context
 // Check is the check of an action on a repository that may not exist. The
 // front door uses it for the ECR API, so that both say the same.
 func (g *Registry) Check(r store.Reader, caller *auth.Caller, action, account, name string) auth.Check {
-	c := auth.Check{Action: action, Resource: g.RepositoryARN(account, name)}
+	c := g.CheckNew(r, action, account, name)
 	if repo, ok := state.Repositories.Get(r, state.RepositoryKey(account, name)); ok {
-		c.Policy = repo.Policy
+		c.Policy = join(repo.Policy, c.Policy)
 		for _, t := range repo.Tags {
 			if c.Keys == nil {
 				c.Keys = map[string][]string{}
@@ -180,4 +180,10 @@ func (g *Registry) Check(r store.Reader, caller *auth.Caller, action, account, n
 		}
 	}
 	return c
+}
+
+// CheckNew is Check for a repository that is yet to be: only the registry's
+// policy can speak of it.
+func (g *Registry) CheckNew(r store.Reader, action, account, name string) auth.Check {
+	return auth.Check{Action: action, Resource: g.RepositoryARN(account, name), Policy: registryPolicy(r, account, action)}
 }

@@ -27,10 +27,11 @@ func (a *answer) Error() string { return a.code + ": " + a.message }
 
 var (
 	blobUnknown     = &answer{http.StatusNotFound, "BLOB_UNKNOWN", "The requested layer was not found in the repository"}
+	blobInUse       = &answer{http.StatusConflict, "DENIED", "The requested layer is part of an image of the repository"}
 	manifestUnknown = &answer{http.StatusNotFound, "MANIFEST_UNKNOWN", "Requested image not found"}
 	uploadUnknown   = &answer{http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "The specified layer upload does not exist"}
 	digestInvalid   = &answer{http.StatusBadRequest, "DIGEST_INVALID", "The provided digest did not match the uploaded content"}
-	noDigest        = &answer{http.StatusBadRequest, "DIGEST_INVALID", "The provided digest is not a sha256 digest"}
+	noDigest        = &answer{http.StatusBadRequest, "DIGEST_INVALID", "The provided digest is not a sha256 or sha512 digest"}
 	badRange        = &answer{http.StatusRequestedRangeNotSatisfiable, "BLOB_UPLOAD_INVALID", "The uploaded part does not continue the layer"}
 	unsupported     = &answer{http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported"}
 	notFound        = &answer{http.StatusNotFound, "UNSUPPORTED", "There is nothing at this path"}
@@ -71,8 +72,14 @@ func answerTo(err error) (a *answer, ok bool) {
 	if _, ok := errors.AsType[*image.ReferencedError](err); ok {
 		return bad("DENIED"), true
 	}
-	if _, ok := errors.AsType[*image.TagLimitError](err); ok {
+	if _, ok := errors.AsType[*image.LimitError](err); ok {
 		return bad("DENIED"), true
+	}
+	if _, ok := errors.AsType[*image.ArchivedError](err); ok {
+		return bad("DENIED"), true
+	}
+	if e, ok := errors.AsType[*UpstreamError](err); ok {
+		return &answer{e.status(), e.code(), e.Error()}, true
 	}
 	if _, ok := errors.AsType[*ManifestError](err); ok {
 		return bad("MANIFEST_INVALID"), true
@@ -95,7 +102,7 @@ func answerTo(err error) (a *answer, ok bool) {
 	case errors.Is(err, content.ErrOffset):
 		return badRange, true
 	case errors.Is(err, content.ErrTooLarge):
-		return &answer{http.StatusRequestEntityTooLarge, "SIZE_INVALID", "The layer is larger than 52000 MiB"}, true
+		return &answer{http.StatusRequestEntityTooLarge, "SIZE_INVALID", "The layer is larger than the quota allows"}, true
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, store.ErrNoSpace):
 		return &answer{http.StatusInsufficientStorage, "UNKNOWN", "There is no space left in the registry's storage"}, false
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled), errors.Is(err, syscall.ECONNRESET):

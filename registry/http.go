@@ -88,6 +88,8 @@ func (g *Registry) serve(w http.ResponseWriter, r *http.Request) error {
 		return q.getBlob("ecr:BatchCheckLayerAvailability")
 	case q.kind == blob && m == http.MethodGet:
 		return q.getBlob("ecr:GetDownloadUrlForLayer")
+	case q.kind == blob && m == http.MethodDelete:
+		return q.deleteBlob()
 	case q.kind == uploads && m == http.MethodPost:
 		return q.beginUpload()
 	case q.kind == upload && (m == http.MethodGet || m == http.MethodHead):
@@ -120,11 +122,16 @@ func (q *request) challenge() {
 // allow checks that the caller may do the action on a repository, and that the
 // repository exists: in this order, so that who may not ask learns nothing.
 func (q *request) allow(action, name string) (*state.Repository, error) {
-	snap := q.g.DB.Snapshot()
-	if err := q.g.Authorizer.Check(q.ctx, snap, q.caller, q.g.Check(snap, q.caller, action, q.account, name)); err != nil {
+	if err := q.may(action, name); err != nil {
 		return nil, err
 	}
-	return repository(snap, state.RepositoryKey(q.account, name))
+	return repository(q.g.DB.Snapshot(), state.RepositoryKey(q.account, name))
+}
+
+// may checks that the caller may do the action on a repository, if there is one.
+func (q *request) may(action, name string) error {
+	snap := q.g.DB.Snapshot()
+	return q.g.Authorizer.Check(q.ctx, snap, q.caller, q.g.Check(snap, q.caller, action, q.account, name))
 }
 
 func (q *request) json(status int, mediaType string, b []byte) error {
@@ -188,7 +195,7 @@ func (q *request) listTags() error {
 }
 
 func (q *request) listReferrers() error {
-	if _, err := q.allow("ecr:ListImageReferrers", q.name); err != nil {
+	if _, err := q.allow("ecr:BatchGetImage", q.name); err != nil {
 		return err
 	}
 	if _, ok := content.ParseDigest(q.ref); !ok {
@@ -234,14 +241,14 @@ func (q *request) reference() (digest, tag string, err error) {
 }
 
 func (q *request) getManifest() error {
-	if _, err := q.allow("ecr:BatchGetImage", q.name); err != nil {
+	if err := q.may("ecr:BatchGetImage", q.name); err != nil {
 		return err
 	}
 	digest, tag, err := q.reference()
 	if err != nil {
 		return err
 	}
-	img, err := image.Find(q.g.DB.Snapshot(), q.key(), digest, tag)
+	img, err := q.g.Fetch(q.ctx, q.account, q.name, digest, tag)
 	if err != nil {
 		return err
 	}
@@ -254,16 +261,22 @@ func (q *request) getManifest() error {
 		q.w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	b, err := q.g.Manifest(img)
-	if err != nil {
-		return err
+	b := img.Manifest
+	if b == nil {
+		if b, err = q.g.Manifest(img.Image); err != nil {
+			return err
+		}
+		q.g.Pulled(q.ctx, img.Image)
 	}
-	q.g.Pulled(q.ctx, img)
 	return q.json(http.StatusOK, img.MediaType, b)
 }
 
 func (q *request) putManifest() error {
-	if _, err := q.allow("ecr:PutImage", q.name); err != nil {
+	_, err := q.allow("ecr:PutImage", q.name)
+	if _, ok := errors.AsType[*image.NoRepositoryError](err); ok {
+		_, err = q.createOnPush()
+	}
+	if err != nil {
 		return err
 	}
 	digest, tag, err := q.reference()
@@ -301,6 +314,23 @@ func (q *request) deleteManifest() error {
 	return nil
 }
 
+// deleteBlob takes a layer out of the repository, unless an image needs it.
+func (q *request) deleteBlob() error {
+	if _, err := q.allow("ecr:BatchDeleteImage", q.name); err != nil {
+		return err
+	}
+	d, ok := content.ParseDigest(q.ref)
+	if !ok {
+		return noDigest
+	}
+	if err := q.g.DeleteLayer(q.ctx, q.key(), d); err != nil {
+		return err
+	}
+	q.w.Header().Set("Content-Length", "0")
+	q.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
 // getBlob serves a layer: sent by the kernel from the file where the
 // connection is plain TCP.
 func (q *request) getBlob(action string) error {
@@ -311,7 +341,15 @@ func (q *request) getBlob(action string) error {
 	if !ok {
 		return noDigest
 	}
+	if q.r.Method == http.MethodGet { // who only asks may be about to push it
+		if err := q.g.fetchLayer(q.ctx, q.account, q.name, d); err != nil {
+			return err
+		}
+	}
 	snap := q.g.DB.Snapshot()
+	if err := InArchive(snap, q.key(), d); err != nil && q.r.Method == http.MethodGet {
+		return err
+	}
 	if _, ok := state.RepositoryLayers.Get(snap, state.ImageKey(q.key(), string(d))); !ok {
 		// A manifest is content too, and some clients fetch it as such.
 		if _, ok := state.Images.Get(snap, state.ImageKey(q.key(), string(d))); !ok {
@@ -394,6 +432,9 @@ func (m *movingReader) Read(b []byte) (int, error) {
 
 func (q *request) beginUpload() error {
 	repo, err := q.allow("ecr:InitiateLayerUpload", q.name)
+	if _, ok := errors.AsType[*image.NoRepositoryError](err); ok {
+		repo, err = q.createOnPush()
+	}
 	if err != nil {
 		return err
 	}
@@ -421,18 +462,35 @@ func (q *request) mount(repo *state.Repository, d content.Digest, from string) (
 	if _, ok := state.RepositoryLayers.Get(snap, state.ImageKey(q.key(), string(d))); ok {
 		return true, q.created("blobs", string(d)) // it is here already
 	}
-	if !image.ValidName(from) || !mounting(snap, q.account) {
+	if !mounting(snap, q.account) {
 		return false, nil
 	}
-	source, err := q.allow("ecr:GetDownloadUrlForLayer", from)
-	if err != nil || source.Encryption != repo.Encryption || source.KMSKey != repo.KMSKey {
-		return false, nil
+	sources := []string{from}
+	if from == "" { // wherever the account has it
+		sources = nil
+		for l := range state.RepositoryLayers.By(snap, "digest", string(d)) {
+			if account, name := state.RepositoryOf(l.Repository); account == q.account {
+				sources = append(sources, name)
+			}
+		}
 	}
-	ok, err := q.g.Mount(q.ctx, source.Key(), q.key(), d)
-	if err != nil || !ok {
-		return false, err
+	for _, from := range sources {
+		if !image.ValidName(from) {
+			continue
+		}
+		source, err := q.allow("ecr:GetDownloadUrlForLayer", from)
+		if err != nil || source.Encryption != repo.Encryption || source.KMSKey != repo.KMSKey {
+			continue
+		}
+		ok, err := q.g.Mount(q.ctx, source.Key(), q.key(), d)
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			return true, q.created("blobs", string(d))
+		}
 	}
-	return true, q.created("blobs", string(d))
+	return false, nil
 }
 
 // uploadAtOnce takes a layer in the body of the POST.

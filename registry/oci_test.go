@@ -344,7 +344,25 @@ func TestManagement(t *testing.T) {
 		t.Error(n)
 	}
 	c.want(c.putManifest("app", "multi", index), 400, "MANIFEST_BLOB_UNKNOWN") // its image is gone
-	c.want(c.do("DELETE", "/v2/app/blobs/"+string(d), nil), 405, "UNSUPPORTED")
+}
+
+// A layer goes by itself only if nothing needs it.
+func TestDeleteLayer(t *testing.T) {
+	w := newWorld(t)
+	w.repo("app")
+	c := w.as(root())
+	d := c.push("app", random(10))
+	blob := "/v2/app/blobs/" + string(d)
+	c.want(c.putManifest("app", "v1", manifest(d)), 201, "")
+	c.want(c.do("DELETE", blob, nil), 409, "DENIED")
+	c.want(c.do("DELETE", "/v2/app/manifests/v1", nil), 202, "")
+	reader := w.as(w.user(account, "reader", `{"Effect":"Allow","Action":"ecr:Get*","Resource":"*"}`))
+	reader.want(reader.do("DELETE", blob, nil), 403, "DENIED")
+	c.want(c.do("DELETE", "/v2/app/blobs/x", nil), 400, "DIGEST_INVALID")
+	c.want(c.do("DELETE", blob, nil), 202, "")
+	c.want(c.do("GET", blob, nil), 404, "BLOB_UNKNOWN")
+	c.want(c.do("DELETE", blob, nil), 404, "BLOB_UNKNOWN")
+	c.want(c.putManifest("app", "v1", manifest(d)), 400, "MANIFEST_BLOB_UNKNOWN")
 }
 
 func TestImmutableTags(t *testing.T) {
@@ -398,6 +416,11 @@ func TestMount(t *testing.T) {
 	u.want(u.do("HEAD", "/v2/to/blobs/"+string(d), nil), 200, "")
 	c.want(c.do("POST", "/v2/to/blobs/uploads/?from=nothere&mount="+string(content.Sum(nil)), nil), 202, "")
 	c.want(c.do("POST", "/v2/to/blobs/uploads/?mount="+string(content.Sum(nil)), nil), 202, "")
+	// Without a source: from wherever the account has it, if the caller may read that.
+	w.repo("third")
+	d = c.push("from", random(100))
+	u.want(u.do("POST", "/v2/third/blobs/uploads/?mount="+string(d), nil), 202, "")
+	c.want(c.do("POST", "/v2/third/blobs/uploads/?mount="+string(d), nil), 201, "")
 	if from == to {
 		t.Fatal()
 	}

@@ -151,10 +151,10 @@ func parseRange(s string, size int64) (start, n int64, ok bool) {
 	}
 	last := size - 1
 	if b != "" {
-		if last, ok = parseOffset(b); !ok || last < start {
+		if last, ok = parseOffset(b); !ok {
 			return 0, 0, false
 		}
-		last = min(last, size-1)
+		last = min(last, size-1) // one before its beginning has no bytes
 	}
 	return start, max(last-start+1, 0), true
 }

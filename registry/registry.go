@@ -19,11 +19,15 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/registry/content"
 	"github.com/berth-run/berth/registry/image"
+	"github.com/berth-run/berth/registry/upstream"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -45,11 +49,19 @@ type Config struct {
 // ServeHTTP does.
 type Registry struct {
 	Config
-	content *content.Store
-	sealer  *sealer
+	content  *content.Store
+	sealer   *sealer
+	upstream *upstream.Client
+
+	// What goes on while nobody asks: base ends it, work waits for it.
+	mu      sync.Mutex // of base's end and work's beginnings
+	base    context.Context
+	end     context.CancelFunc
+	work    sync.WaitGroup
+	flights singleflight.Group
 }
 
-// New opens the registry.
+// New opens the registry. Who does must close it.
 func New(ctx context.Context, c Config) (*Registry, error) {
 	if c.Dir == "" || c.DB == nil || c.Region == "" || c.Authorizer == nil || c.Log == nil {
 		return nil, errors.New("registry: incomplete configuration")
@@ -68,7 +80,9 @@ func New(ctx context.Context, c Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{Config: c, content: s, sealer: keys}, nil
+	g := &Registry{Config: c, content: s, sealer: keys, upstream: upstream.New()}
+	g.base, g.end = context.WithCancel(context.Background())
+	return g, nil
 }
 
 // RepositoryARN names a repository of this region.
@@ -94,7 +108,11 @@ func (g *Registry) PutImage(ctx context.Context, key, mediaType string, manifest
 		return nil, false, &ManifestError{err}
 	}
 	if want != "" && want != string(m.Digest) {
-		return nil, false, &DigestError{want, string(m.Digest)}
+		d, ok := content.ParseDigest(want)
+		if !ok || !d.Is(manifest) {
+			return nil, false, &DigestError{want, string(m.Digest)}
+		}
+		m.Digest = d // by another algorithm
 	}
 	if tag != "" && !image.ValidTag(tag) {
 		return nil, false, &TagError{tag}
@@ -118,14 +136,23 @@ func (g *Registry) PutImage(ctx context.Context, key, mediaType string, manifest
 	if !errors.Is(err, errRehearsal) || existed {
 		return img, existed, notRehearsal(err)
 	}
-	_, pin, err := g.content.Put(manifest)
+	pin, err := g.content.Put(m.Digest, manifest)
 	if err != nil {
 		return nil, false, err
 	}
 	defer pin.Release()
-	if err := g.DB.Update(ctx, put); err != nil {
+	var repo *state.Repository
+	err = g.DB.Update(ctx, func(tx *store.Tx) error {
+		if err := put(tx); err != nil {
+			return err
+		}
+		repo, err = repository(tx, key)
+		return err
+	})
+	if err != nil {
 		return nil, false, err
 	}
+	g.replicate(ctx, repo, img, m, tag)
 	return img, existed, nil
 }
 
@@ -169,7 +196,7 @@ func (g *Registry) Manifest(img *state.Image) ([]byte, error) {
 // fail, the pull is none the worse for it.
 func (g *Registry) Pulled(ctx context.Context, img *state.Image) {
 	now := g.Now()
-	if now.Sub(img.PulledAt) < pulledEvery {
+	if now.Sub(img.PulledAt) < pulledEvery || excluded(g.DB.Snapshot(), auth.FromContext(ctx)) {
 		return
 	}
 	err := g.DB.Update(ctx, func(tx *store.Tx) error {
@@ -210,14 +237,37 @@ func (g *Registry) DeleteImage(ctx context.Context, key, digest, tag string) (im
 	return img, tags, err
 }
 
+// DeleteLayer takes a layer that no image uses out of a repository.
+func (g *Registry) DeleteLayer(ctx context.Context, key string, d content.Digest) error {
+	return g.DB.Update(ctx, func(tx *store.Tx) error {
+		layer := state.ImageKey(key, string(d))
+		if !state.RepositoryLayers.Has(tx, layer) {
+			return blobUnknown
+		}
+		// An image that comes in between makes this run again and be seen.
+		state.Images.Guard(tx, key+"@")
+		if used(tx, layer) {
+			return blobInUse
+		}
+		state.RepositoryLayers.Delete(tx, layer)
+		return nil
+	})
+}
+
 // BeginUpload starts a layer.
 func (g *Registry) BeginUpload(key string) (*content.Upload, error) {
-	return g.content.Begin(key)
+	return g.content.Begin(key, g.largest(key))
+}
+
+// largest is how many bytes a layer of the repository may have.
+func (g *Registry) largest(key string) int64 {
+	account, _ := state.RepositoryOf(key)
+	return int64(state.Limit(g.DB.Snapshot(), account, "ecr/layer-mebibytes")) << 20
 }
 
 // Upload finds a layer's upload. It must have begun in the same repository.
 func (g *Registry) Upload(key, id string) (*content.Upload, error) {
-	return g.content.Upload(id, key)
+	return g.content.Upload(id, key, g.largest(key))
 }
 
 // CompleteUpload makes an upload a layer of the repository. r, unless nil,
@@ -258,17 +308,34 @@ func (g *Registry) Mount(ctx context.Context, from, to string, d content.Digest)
 	return ok && err == nil, err
 }
 
-// Settings of an account's registry, and what they are until set.
+// Settings of an account's registry.
 const (
 	BlobMounting = "BLOB_MOUNTING"
+	PolicyScope  = "REGISTRY_POLICY_SCOPE"
+	ScanVersion  = "BASIC_SCAN_TYPE_VERSION"
 	Enabled      = "ENABLED"
 	Disabled     = "DISABLED"
 )
 
+// Settings are the values that each setting can have; the first is what it is
+// until it is set.
+var Settings = map[string][]string{
+	BlobMounting: {Disabled, Enabled},
+	PolicyScope:  {"V2", "V1"},
+	ScanVersion:  {"AWS_NATIVE", "CLAIR"},
+}
+
+// Setting is what a setting of an account is.
+func Setting(r store.Reader, account, name string) string {
+	if s, ok := state.RegistrySettings.Get(r, account+"/"+name); ok {
+		return s.Value
+	}
+	return Settings[name][0]
+}
+
 // mounting says whether an account lets layers be mounted across its repositories.
 func mounting(r store.Reader, account string) bool {
-	s, ok := state.RegistrySettings.Get(r, account+"/"+BlobMounting)
-	return ok && s.Value == Enabled
+	return Setting(r, account, BlobMounting) == Enabled
 }
 
 // Collect removes what nothing needs: uploads that were left, layers that no
@@ -336,6 +403,17 @@ func (g *Registry) collectLayer(ctx context.Context, l *state.RepositoryLayer, b
 		}
 		return nil
 	})
+}
+
+// InArchive says that a layer is part of images in the archive and of no other.
+func InArchive(r store.Reader, repository string, d content.Digest) (err error) {
+	for i := range state.Images.By(r, "layer", state.ImageKey(repository, string(d))) {
+		if !i.Archived() {
+			return nil
+		}
+		err = &image.ArchivedError{Digest: i.Digest}
+	}
+	return err
 }
 
 func used(r store.Reader, layer string) bool {

@@ -74,6 +74,7 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	w.server = httptest.NewServer(w.reg)
+	w.t.Cleanup(w.reg.Close)
 	w.t.Cleanup(w.server.Close)
 }
 
@@ -330,6 +331,12 @@ func TestDenied(t *testing.T) {
 		return r
 	}
 	fresh := random(64)
+	// For who may pull the image: there is no action of its own.
+	referrers := func() response { return c.do("GET", "/v2/app/referrers/"+string(d), nil) }
+	_, got := c.want(referrers(), 403, "DENIED").error(t)
+	if !strings.Contains(got, "to perform: ecr:BatchGetImage on") {
+		t.Error(got)
+	}
 	for _, step := range []struct {
 		action string
 		do     func() response
@@ -343,7 +350,6 @@ func TestDenied(t *testing.T) {
 		{"PutImage", func() response { return c.putManifest("app", "v2", m) }, 201},
 		{"GetDownloadUrlForLayer", func() response { return c.do("GET", "/v2/app/blobs/"+string(d), nil) }, 200},
 		{"ListImages", func() response { return c.do("GET", "/v2/app/tags/list", nil) }, 200},
-		{"ListImageReferrers", func() response { return c.do("GET", "/v2/app/referrers/"+string(d), nil) }, 200},
 		{"BatchDeleteImage", func() response { return c.do("DELETE", "/v2/app/manifests/v2", nil) }, 202},
 	} {
 		allow := func() {
@@ -366,6 +372,7 @@ func TestDenied(t *testing.T) {
 		allow()
 		c.want(step.do(), step.status, "")
 	}
+	c.want(referrers(), 200, "")
 	// A repository that is not there is not told apart by who may not ask.
 	c.want(c.do("GET", "/v2/secret/tags/list", nil), 403, "DENIED")
 	r := admin.want(admin.do("GET", "/v2/nothere/tags/list", nil), 404, "NAME_UNKNOWN")

@@ -23,6 +23,7 @@ need aws awscli
 getent hosts registry.localhost >/dev/null 2>&1 || missing="$missing libnss-myhostname"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 if [ "${1:-}" = test ]; then
+	need skopeo skopeo
 	# The race detector is C.
 	command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 fi

@@ -7,6 +7,11 @@
 // with its file-system storage; without it only Berth is measured. The client
 // is the same for both and as light as can be: digests are known beforehand and
 // what is pulled is thrown away. Each round pushes new random layers.
+//
+// Speeds are those of a machine on which nothing else runs. What the servers'
+// own processors had to do for a gigabyte depends less on that, and is printed
+// beside; so is how long Berth's goroutines waited for locks during the pulls
+// at once, all of them together.
 package main
 
 import (
@@ -23,11 +28,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/metrics"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/berth-run/berth/auth"
 	"github.com/berth-run/berth/registry"
@@ -52,8 +59,57 @@ func main() {
 // A target is a registry to measure.
 type target struct {
 	name, url, password string
+	pid                 int
 	stop                func()
-	push, pull, many    []float64 // MB/s
+	push, pull, many    speeds
+}
+
+// speeds are those of all rounds.
+type speeds struct {
+	mbs []float64 // MB/s
+	cpu []float64 // seconds of the server's processors for each GB
+}
+
+func (s speeds) String() string {
+	return fmt.Sprintf("%5.0f MB/s %5.2f CPU s/GB", median(s.mbs), median(s.cpu))
+}
+
+// add measures one step of so many bytes.
+func (t *target) add(s *speeds, bytes float64, f func() error) error {
+	cpu, err := processors(t.pid)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := f(); err != nil {
+		return err
+	}
+	took := time.Since(start).Seconds()
+	after, err := processors(t.pid)
+	if err != nil {
+		return err
+	}
+	s.mbs = append(s.mbs, bytes/1e6/took)
+	s.cpu = append(s.cpu, (after-cpu)/(bytes/1e9))
+	return nil
+}
+
+// processors is how many seconds of processor time a process has had.
+func processors(pid int) (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat: %q", pid, b)
+	}
+	var user, system float64
+	if _, err := fmt.Sscan(f[11]+" "+f[12], &user, &system); err != nil {
+		return 0, err
+	}
+	return (user + system) / 100, nil // USER_HZ
 }
 
 func run(mb, layers, rounds, pulls int) (err error) {
@@ -104,13 +160,39 @@ func run(mb, layers, rounds, pulls int) (err error) {
 		}
 	}
 	for _, t := range targets {
-		fmt.Printf("%-10s push %6.0f MB/s   pull %6.0f MB/s   %d pulls at once %6.0f MB/s\n", t.name, median(t.push), median(t.pull), pulls, median(t.many))
+		fmt.Printf("%-10s push %v   pull %v   %d pulls at once %v\n", t.name, t.push, t.pull, pulls, t.many)
 	}
 	if len(targets) == 2 {
 		a, b := targets[0], targets[1]
-		fmt.Printf("%-10s push %6.2fx       pull %6.2fx       %d pulls at once %6.2fx\n", "ratio", median(a.push)/median(b.push), median(a.pull)/median(b.pull), pulls, median(a.many)/median(b.many))
+		fmt.Print("ratio     ")
+		for _, r := range []struct {
+			what string
+			a, b speeds
+		}{{"push", a.push, b.push}, {"pull", a.pull, b.pull}, {fmt.Sprint(pulls, " pulls at once"), a.many, b.many}} {
+			fmt.Printf(" %s %.2fx, CPU %.2fx  ", r.what, median(r.a.mbs)/median(r.b.mbs), median(r.b.cpu)/median(r.a.cpu))
+		}
+		fmt.Println()
 	}
+	res, err := http.Get(ours.url + waitPath)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	wait, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("berth      waited %s s for locks in all\n", wait)
 	return nil
+}
+
+// waitPath is where the server says how long its goroutines have waited for locks.
+const waitPath = "/wait"
+
+func wait(w http.ResponseWriter, _ *http.Request) {
+	sample := []metrics.Sample{{Name: "/sync/mutex/wait/total:seconds"}}
+	metrics.Read(sample)
+	fmt.Fprintf(w, "%.3f", sample[0].Value.Float64())
 }
 
 func median(v []float64) float64 {
@@ -142,31 +224,20 @@ func (t *target) do(method, url string, body io.Reader, status int) (*http.Respo
 func (t *target) round(blobs [][]byte, digests []content.Digest, pulls int) error {
 	total := 0.0
 	for _, b := range blobs {
-		total += float64(len(b)) / 1e6
+		total += float64(len(b))
 	}
-	each := func(f func(i int) error) (float64, error) {
-		start := time.Now()
-		var wg sync.WaitGroup
-		errs := make(chan error, len(blobs))
-		slots := make(chan struct{}, 3) // as docker does
-		for i := range blobs {
-			wg.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				errs <- f(i)
-			})
-		}
-		wg.Wait()
-		took := time.Since(start).Seconds()
-		close(errs)
-		for err := range errs {
-			if err != nil {
-				return 0, err
+	// all does f for each layer, three at a time as docker does.
+	all := func(n, slots int, f func(i int) error) func() error {
+		return func() error {
+			var g errgroup.Group
+			g.SetLimit(slots)
+			for i := range n {
+				g.Go(func() error { return f(i) })
 			}
+			return g.Wait()
 		}
-		return total / took, nil
 	}
-	speed, err := each(func(i int) error {
+	push := func(i int) error {
 		res, err := t.do("POST", t.url+"/v2/app/blobs/uploads/", nil, 202)
 		if err != nil {
 			return err
@@ -193,11 +264,7 @@ func (t *target) round(blobs [][]byte, digests []content.Digest, pulls int) erro
 			return err
 		}
 		return res.Body.Close()
-	})
-	if err != nil {
-		return err
 	}
-	t.push = append(t.push, speed)
 	pull := func(i int) error {
 		res, err := t.do("GET", t.url+"/v2/app/blobs/"+string(digests[i]), nil, 200)
 		if err != nil {
@@ -211,27 +278,13 @@ func (t *target) round(blobs [][]byte, digests []content.Digest, pulls int) erro
 		}
 		return err
 	}
-	if speed, err = each(pull); err != nil {
+	if err := t.add(&t.push, total, all(len(blobs), 3, push)); err != nil {
 		return err
 	}
-	t.pull = append(t.pull, speed)
-
-	start := time.Now()
-	var wg sync.WaitGroup
-	errs := make(chan error, pulls)
-	for range pulls {
-		wg.Go(func() { errs <- pull(0) })
+	if err := t.add(&t.pull, total, all(len(blobs), 3, pull)); err != nil {
+		return err
 	}
-	wg.Wait()
-	took := time.Since(start).Seconds()
-	close(errs)
-	for err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	t.many = append(t.many, float64(pulls)*float64(len(blobs[0]))/1e6/took)
-	return nil
+	return t.add(&t.many, float64(pulls)*float64(len(blobs[0])), all(pulls, pulls, func(int) error { return pull(0) }))
 }
 
 // startOurs starts this program again as a server.
@@ -251,7 +304,7 @@ func startOurs(dir string) (*target, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	t := &target{name: "berth", stop: func() { cmd.Process.Kill(); cmd.Wait() }}
+	t := &target{name: "berth", pid: cmd.Process.Pid, stop: func() { cmd.Process.Kill(); cmd.Wait() }}
 	if _, err := fmt.Fscanln(out, &t.url, &t.password); err != nil {
 		t.stop()
 		return nil, fmt.Errorf("start: %w", err)
@@ -296,7 +349,10 @@ func serve(dir string) error {
 		return err
 	}
 	fmt.Println("http://"+l.Addr().String(), password)
-	return http.Serve(l, reg)
+	mux := http.NewServeMux()
+	mux.Handle("/v2/", reg)
+	mux.HandleFunc(waitPath, wait)
+	return http.Serve(l, mux)
 }
 
 func reference() string {
@@ -330,7 +386,7 @@ func startReference(path, dir string) (*target, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	t := &target{name: "reference", url: "http://" + addr, stop: func() { cmd.Process.Kill(); cmd.Wait() }}
+	t := &target{name: "reference", pid: cmd.Process.Pid, url: "http://" + addr, stop: func() { cmd.Process.Kill(); cmd.Wait() }}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		res, err := http.Get(t.url + "/v2/")
 		if err == nil {

@@ -64,6 +64,12 @@ func shaped(row any, account string) {
 		r.Repository, r.Tag = repository, "1"
 	case *state.RepositoryLayer:
 		r.Repository, r.Digest = repository, "sha256:2"
+	case *state.LifecycleRun:
+		r.Repository = repository
+	case *state.LifecyclePreview:
+		r.Repository = repository
+	case *state.Replica:
+		r.Image = repository + "/sha256:1"
 	case *state.VPC:
 		r.ID = "vpc-" + account
 	case *state.GroupName:

@@ -1,10 +1,10 @@
 // Package content keeps a registry's bytes on the local file system: blobs
 // addressed by their digest, and the uploads that become blobs.
 //
-//	blobs/sha256/xx/<hex>     complete, verified, never written again
-//	uploads/<id>/data         what has been received so far
-//	uploads/<id>/owner        whose upload it is
-//	trash/                    on its way out
+//	blobs/<algorithm>/xx/<hex>  complete, verified, never written again
+//	uploads/<id>/data           what has been received so far
+//	uploads/<id>/owner          whose upload it is
+//	trash/                      on its way out
 //
 // A blob appears under its name only after its bytes were hashed while they
 // arrived, synced, and found to match: a file with a digest for a name is
@@ -53,20 +53,24 @@ func Open(dir string) (*Store, error) {
 	if err := os.RemoveAll(s.trash()); err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
-	blobs := filepath.Join(dir, "blobs", "sha256")
+	blobs := filepath.Join(dir, "blobs")
+	made := []string{blobs, dir}
 	for _, d := range []string{blobs, filepath.Join(dir, "uploads"), s.trash()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open content: %w", err)
 		}
 	}
-	// All 256 folders are made and synced now, so that a commit has one
-	// directory to sync and not two.
-	for i := range 256 {
-		if err := os.Mkdir(filepath.Join(blobs, fmt.Sprintf("%02x", i)), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("open content: %w", err)
+	// All folders are made and synced now, so that a commit has one directory
+	// to sync and not two.
+	for _, a := range algorithms {
+		for i := range 256 {
+			if err := os.MkdirAll(filepath.Join(blobs, a.name, fmt.Sprintf("%02x", i)), 0o700); err != nil {
+				return nil, fmt.Errorf("open content: %w", err)
+			}
 		}
+		made = append([]string{filepath.Join(blobs, a.name)}, made...)
 	}
-	for _, d := range []string{blobs, filepath.Dir(blobs), dir} {
+	for _, d := range made {
 		if err := syncDir(d); err != nil {
 			return nil, fmt.Errorf("open content: %w", err)
 		}
@@ -78,7 +82,7 @@ func (s *Store) trash() string { return filepath.Join(s.dir, "trash") }
 
 func (s *Store) path(d Digest) string {
 	hex := d.Hex()
-	return filepath.Join(s.dir, "blobs", "sha256", hex[:2], hex)
+	return filepath.Join(s.dir, "blobs", d.Algorithm(), hex[:2], hex)
 }
 
 // Blob opens a blob. The error is fs.ErrNotExist if there is none. What was
@@ -99,12 +103,14 @@ func (s *Store) Blob(d Digest) (*os.File, int64, error) {
 // Read returns a small blob.
 func (s *Store) Read(d Digest) ([]byte, error) { return os.ReadFile(s.path(d)) }
 
-// Put stores a small blob, a manifest say, and pins it.
-func (s *Store) Put(b []byte) (Digest, *Pin, error) {
-	d := Sum(b)
+// Put stores a small blob, a manifest say, under a digest that it has, and pins it.
+func (s *Store) Put(d Digest, b []byte) (*Pin, error) {
+	if !d.Is(b) {
+		return nil, ErrDigest
+	}
 	pin := s.Pin(d)
 	if st, err := os.Stat(s.path(d)); err == nil && st.Size() == int64(len(b)) {
-		return d, pin, nil
+		return pin, nil
 	}
 	err := func() error {
 		f, err := os.CreateTemp(s.trash(), "put-")
@@ -125,9 +131,9 @@ func (s *Store) Put(b []byte) (Digest, *Pin, error) {
 	}()
 	if err != nil {
 		pin.Release()
-		return "", nil, fmt.Errorf("put %s: %w", d, err)
+		return nil, fmt.Errorf("put %s: %w", d, err)
 	}
-	return d, pin, nil
+	return pin, nil
 }
 
 // install gives a synced file its name for good.
@@ -195,22 +201,24 @@ func (s *Store) Remove(d Digest, needed func() bool) (bool, error) {
 
 // Each calls yield with every blob and the time it was stored, until it says false.
 func (s *Store) Each(yield func(d Digest, at time.Time) bool) error {
-	for i := range 256 {
-		dir, err := os.ReadDir(filepath.Join(s.dir, "blobs", "sha256", fmt.Sprintf("%02x", i)))
-		if err != nil {
-			return fmt.Errorf("list blobs: %w", err)
-		}
-		for _, e := range dir {
-			d, ok := ParseDigest("sha256:" + e.Name())
-			if !ok {
-				continue
-			}
-			info, err := e.Info()
+	for _, a := range algorithms {
+		for i := range 256 {
+			dir, err := os.ReadDir(filepath.Join(s.dir, "blobs", a.name, fmt.Sprintf("%02x", i)))
 			if err != nil {
-				continue // removed meanwhile
+				return fmt.Errorf("list blobs: %w", err)
 			}
-			if !yield(d, info.ModTime()) {
-				return nil
+			for _, e := range dir {
+				d, ok := ParseDigest(a.name + ":" + e.Name())
+				if !ok {
+					continue
+				}
+				info, err := e.Info()
+				if err != nil {
+					continue // removed meanwhile
+				}
+				if !yield(d, info.ModTime()) {
+					return nil
+				}
 			}
 		}
 	}

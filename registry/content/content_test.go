@@ -41,7 +41,7 @@ func victim(dir, does string) error {
 		return err
 	}
 	if does == "receive" {
-		u, err := s.Begin("me")
+		u, err := s.Begin("me", 0)
 		if err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func victim(dir, does string) error {
 	}
 	for {
 		b := random(mrand.IntN(2 << 20))
-		u, err := s.Begin("me")
+		u, err := s.Begin("me", 0)
 		if err != nil {
 			return err
 		}
@@ -131,10 +131,10 @@ func TestKilledWhileReceiving(t *testing.T) {
 		<-done
 
 		s := open(t, dir)
-		if _, err := s.Upload(id, "you"); !errors.Is(err, content.ErrUnknownUpload) {
+		if _, err := s.Upload(id, "you", 0); !errors.Is(err, content.ErrUnknownUpload) {
 			t.Fatalf("somebody else's upload: %v", err)
 		}
-		u, err := s.Upload(id, "me")
+		u, err := s.Upload(id, "me", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,7 @@ func TestBrokenAppend(t *testing.T) {
 	broken := errors.New("broken")
 	for _, n := range []int{0, 1, 256<<10 - 1, 256 << 10, 256<<10 + 1, 1 << 20, 3<<20 + 7} {
 		b := random(n + 1000)
-		u, err := s.Begin("")
+		u, err := s.Begin("", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,7 +260,7 @@ func TestSameContentAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			u, err := s.Begin("")
+			u, err := s.Begin("", 0)
 			if err != nil {
 				t.Error(err)
 				return
@@ -279,7 +279,8 @@ func TestSameContentAtOnce(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	s := open(t, t.TempDir())
-	d, pin, err := s.Put([]byte("x"))
+	d := content.Sum([]byte("x"))
+	pin, err := s.Put(d, []byte("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +318,7 @@ func TestRemove(t *testing.T) {
 
 func TestExpire(t *testing.T) {
 	s := open(t, t.TempDir())
-	u, err := s.Begin("")
+	u, err := s.Begin("", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

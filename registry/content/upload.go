@@ -12,13 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// MaxBlob is the largest blob: 52,000 MiB, ECR's quota for a layer.
-const MaxBlob = 52_000 << 20
 
 const (
 	bufferSize = 256 << 10
@@ -35,24 +33,33 @@ var bufferPool = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 type Upload struct {
 	ID    string
 	Owner string
+	s     *Store
+	dir   string
+	busy  chan struct{} // holds one element while somebody uses the fields below
+	hash  hash.Hash     // sha256 of the first size bytes of data; nil: not known
+	size  int64
+	used  time.Time
+	gone  bool // committed or cancelled
 
-	s    *Store
-	dir  string
-	busy chan struct{} // holds one element while somebody uses the fields below
-	hash hash.Hash     // of the first size bytes of data; nil: not known
-	size int64
-	used time.Time
-	gone bool // committed or cancelled
+	most atomic.Int64 // how large it may become; 0: there is no limit
 
 	// Only for uploads that are made of parts with a least size, and only in
 	// memory: a restart forgives a short part.
 	short, tooShort bool
 }
 
-// Begin starts an upload for an owner, which is any short text.
-func (s *Store) Begin(owner string) (*Upload, error) {
+// beyond says whether a size is more than the upload may have.
+func (u *Upload) beyond(size int64) bool {
+	most := u.most.Load()
+	return most > 0 && size > most
+}
+
+// Begin starts an upload for an owner, which is any short text. It may grow up
+// to most bytes; 0: there is no limit.
+func (s *Store) Begin(owner string, most int64) (*Upload, error) {
 	id := newID()
 	u := &Upload{ID: id, Owner: owner, s: s, dir: filepath.Join(s.dir, "uploads", id), busy: make(chan struct{}, 1), hash: sha256.New(), used: time.Now()}
+	u.most.Store(most)
 	// Made aside and moved into place: nobody sees half an upload.
 	dir := filepath.Join(s.trash(), id)
 	err := os.Mkdir(dir, 0o700)
@@ -78,8 +85,9 @@ func (s *Store) Begin(owner string) (*Upload, error) {
 	return u, nil
 }
 
-// Upload finds an upload, also one that an earlier process began.
-func (s *Store) Upload(id, owner string) (*Upload, error) {
+// Upload finds an upload, also one that an earlier process began. It may grow
+// up to most bytes from now on.
+func (s *Store) Upload(id, owner string, most int64) (*Upload, error) {
 	if !validID(id) {
 		return nil, ErrUnknownUpload
 	}
@@ -89,6 +97,7 @@ func (s *Store) Upload(id, owner string) (*Upload, error) {
 		if u.Owner != owner {
 			return nil, ErrUnknownUpload
 		}
+		u.most.Store(most)
 		return u, nil
 	}
 	dir := filepath.Join(s.dir, "uploads", id)
@@ -103,6 +112,7 @@ func (s *Store) Upload(id, owner string) (*Upload, error) {
 		return nil, ErrUnknownUpload
 	}
 	u := &Upload{ID: id, Owner: owner, s: s, dir: dir, busy: make(chan struct{}, 1), used: time.Now()}
+	u.most.Store(most)
 	s.uploads[id] = u
 	return u, nil
 }
@@ -236,7 +246,7 @@ func (u *Upload) append(r io.Reader, at int64) (_ int64, err error) {
 	var spare []*[bufferSize]byte
 	for {
 		n, rerr := readFull(r, buf[:])
-		if u.size+int64(n) > MaxBlob {
+		if u.beyond(u.size + int64(n)) {
 			n, rerr = 0, ErrTooLarge
 		}
 		n, werr := f.Write(buf[:n])
@@ -315,7 +325,15 @@ func (u *Upload) Commit(ctx context.Context, d Digest, r io.Reader, at int64) (s
 	if u.tooShort {
 		return u.size, nil, errors.Join(ErrShortPart, u.discard())
 	}
-	if digestOf(u.hash.Sum(nil)) != d {
+	sum := u.hash.Sum(nil)
+	if d.Algorithm() != "sha256" {
+		h := d.hash()
+		if _, err := io.Copy(h, io.NewSectionReader(f, 0, u.size)); err != nil {
+			return u.size, nil, fmt.Errorf("commit upload %s: %w", u.ID, err)
+		}
+		sum = h.Sum(nil)
+	}
+	if digestOf(d.Algorithm(), sum) != d {
 		return u.size, nil, errors.Join(ErrDigest, u.discard())
 	}
 	pin := u.s.Pin(d)

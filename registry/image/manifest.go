@@ -142,7 +142,7 @@ func (m *Manifest) Index() bool { return m.MediaType == DockerList || m.MediaTyp
 
 func (d Descriptor) check() error {
 	if _, ok := content.ParseDigest(d.Digest); !ok {
-		return fmt.Errorf("%q is not a sha256 digest", d.Digest)
+		return fmt.Errorf("%q is not a sha256 or sha512 digest", d.Digest)
 	}
 	if d.Size < 0 {
 		return fmt.Errorf("%s has a negative size", d.Digest)

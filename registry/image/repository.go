@@ -41,8 +41,13 @@ type (
 	MissingImagesError struct{ Digests []string }
 	// ReferencedError: the image is part of indexes.
 	ReferencedError struct{ Indexes []string }
-	// TagLimitError: the image has as many tags as an image can have.
-	TagLimitError struct{ Digest string }
+	// LimitError: a quota does not let one more be.
+	LimitError struct {
+		What  string
+		Limit int
+	}
+	// ArchivedError: the image is in the archive.
+	ArchivedError struct{ Digest string }
 )
 
 func (e *NoRepositoryError) Error() string {
@@ -62,12 +67,12 @@ func (e *MissingImagesError) Error() string {
 func (e *ReferencedError) Error() string {
 	return fmt.Sprintf("Requested image referenced by manifest list: [%s]", strings.Join(e.Indexes, ", "))
 }
-func (e *TagLimitError) Error() string {
-	return fmt.Sprintf("The image with digest '%s' already has %d tags", e.Digest, MaxTags)
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("The limit of %d %s is reached", e.Limit, e.What)
 }
-
-// MaxTags is how many tags an image can have, a quota of ECR.
-const MaxTags = 1000
+func (e *ArchivedError) Error() string {
+	return fmt.Sprintf("The image with digest '%s' is archived and must be restored before it can be pulled", e.Digest)
+}
 
 // Find returns the image that a digest or a tag names, or both: then both must
 // name the same one, and the error is a NotFoundError as for one that is not there.
@@ -98,7 +103,7 @@ func Tags(r store.Reader, i *state.Image) []string {
 
 // Mutable says whether a tag of the repository may be moved to another image.
 func Mutable(repo *state.Repository, tag string) bool {
-	excluded := slices.ContainsFunc(repo.Exclusions, func(f state.ImageTagFilter) bool { return match(f.Filter, tag) })
+	excluded := slices.ContainsFunc(repo.Exclusions, func(f state.ImageTagFilter) bool { return Match(f.Filter, tag) })
 	switch repo.TagMutability {
 	case "IMMUTABLE":
 		return false
@@ -110,8 +115,8 @@ func Mutable(repo *state.Repository, tag string) bool {
 	return true
 }
 
-// match matches s against a pattern in which * stands for any text.
-func match(pattern, s string) bool {
+// Match matches s against a pattern in which * stands for any text.
+func Match(pattern, s string) bool {
 	head, rest, star := strings.Cut(pattern, "*")
 	if !star {
 		return s == pattern
@@ -134,11 +139,21 @@ func match(pattern, s string) bool {
 }
 
 // Put writes an image, and its tag unless that is "". existed says that the
-// image was there and had the tag already.
+// image was there and had the tag already, so that nothing is written.
 func Put(tx *store.Tx, repo *state.Repository, m *Manifest, tag string, now time.Time) (img *state.Image, existed bool, err error) {
 	key := repo.Key()
 	img, existed = state.Images.Get(tx, state.ImageKey(key, string(m.Digest)))
+	restored := existed && img.Archived()
+	if restored { // who pushes it wants it
+		active := *img
+		active.ActivatedAt = now
+		img = &active
+		state.Images.Put(tx, img)
+	}
 	if !existed {
+		if err := room(tx, repo); err != nil {
+			return nil, false, err
+		}
 		img = &state.Image{
 			Repository: key, Digest: string(m.Digest), MediaType: m.MediaType, Config: m.Config,
 			ArtifactType: m.ArtifactType, Size: m.Size, Subject: m.Subject, PushedAt: now,
@@ -155,20 +170,58 @@ func Put(tx *store.Tx, repo *state.Repository, m *Manifest, tag string, now time
 		state.Images.Put(tx, img)
 	}
 	if tag == "" {
-		return img, existed, nil
+		return img, existed && !restored, nil
 	}
 	old, tagged := state.ImageTags.Get(tx, state.ImageTagKey(key, tag))
 	if tagged && old.Digest == img.Digest {
-		return img, existed, nil
+		return img, existed && !restored, nil
 	}
 	if tagged && !Mutable(repo, tag) {
 		return nil, false, &ImmutableError{key, tag}
 	}
-	if existed && len(Tags(tx, img)) >= MaxTags {
-		return nil, false, &TagLimitError{img.Digest}
+	if most := state.Limit(tx, repo.Account, "ecr/tags-per-image"); existed && len(Tags(tx, img)) >= most {
+		return nil, false, &LimitError{"tags per image", most}
 	}
 	state.ImageTags.Put(tx, &state.ImageTag{Repository: key, Tag: tag, Digest: img.Digest, At: now})
 	return img, false, nil
+}
+
+// room says whether the repository may have one more image.
+func room(r store.Reader, repo *state.Repository) error {
+	most := state.Limit(r, repo.Account, "ecr/images-per-repository")
+	if state.Images.Count(r) < most {
+		return nil // not even all repositories together have as many
+	}
+	n := 0
+	for range state.Images.Prefix(r, repo.Key()+"@") {
+		if n++; n >= most {
+			return &LimitError{"images per repository", most}
+		}
+	}
+	return nil
+}
+
+// Pullable returns the image unless it is in the archive.
+func Pullable(i *state.Image, err error) (*state.Image, error) {
+	if err == nil && i.Archived() {
+		return nil, &ArchivedError{i.Digest}
+	}
+	return i, err
+}
+
+// SetArchived moves an image into the archive or out of it.
+func SetArchived(tx *store.Tx, i *state.Image, archived bool, now time.Time) *state.Image {
+	if i.Archived() == archived {
+		return i
+	}
+	next := *i
+	if archived {
+		next.ArchivedAt = now
+	} else {
+		next.ActivatedAt = now
+	}
+	state.Images.Put(tx, &next)
+	return &next
 }
 
 func addLayers(tx *store.Tx, img *state.Image, m *Manifest) error {
@@ -227,6 +280,9 @@ func Delete(tx *store.Tx, img *state.Image) error {
 	state.ImageTags.Guard(tx, img.Repository+":")
 	for _, tag := range Tags(tx, img) {
 		state.ImageTags.Delete(tx, state.ImageTagKey(img.Repository, tag))
+	}
+	for r := range state.Replicas.Prefix(tx, img.Key()+"/") {
+		state.Replicas.Delete(tx, r.Key())
 	}
 	state.Images.Delete(tx, img.Key())
 	return nil

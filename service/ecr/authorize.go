@@ -68,8 +68,11 @@ func (s *Service) Authorize() map[string]service.Authorize {
 		v := in.(*ecr.CreateRepositoryInput)
 		checks := create(ctx, r, caller, in)
 		for i := range checks {
-			// What is to be made has no policy and no tags of its own yet.
-			checks[i].Policy, checks[i].Keys = "", tagKeys(v.Tags)
+			// What is to be made has no tags of its own yet, and no policy but the registry's.
+			if v.RepositoryName != nil {
+				checks[i] = s.Registry.CheckNew(r, checks[i].Action, accountOf(caller, v.RegistryId), *v.RepositoryName)
+			}
+			checks[i].Keys = tagKeys(v.Tags)
 		}
 		if len(v.Tags) > 0 {
 			tag := checks[0]
@@ -100,6 +103,25 @@ func (s *Service) Authorize() map[string]service.Authorize {
 		var checks []auth.Check
 		for _, n := range names {
 			checks = append(checks, s.Registry.Check(r, caller, "ecr:DescribeRepositories", account, n))
+		}
+		return checks
+	}
+	// Who may pull an image may see what is about it: there is no action of its own.
+	referrers := table["ListImageReferrers"]
+	table["ListImageReferrers"] = func(ctx context.Context, r store.Reader, caller *auth.Caller, in any) []auth.Check {
+		checks := referrers(ctx, r, caller, in)
+		for i := range checks {
+			checks[i].Action = "ecr:BatchGetImage"
+		}
+		return checks
+	}
+	table["BatchGetRepositoryScanningConfiguration"] = func(_ context.Context, r store.Reader, caller *auth.Caller, in any) []auth.Check {
+		var checks []auth.Check
+		for _, n := range in.(*ecr.BatchGetRepositoryScanningConfigurationInput).RepositoryNames {
+			checks = append(checks, s.Registry.Check(r, caller, "ecr:BatchGetRepositoryScanningConfiguration", accountOf(caller, nil), n))
+		}
+		if checks == nil {
+			checks = []auth.Check{{Action: "ecr:BatchGetRepositoryScanningConfiguration", Resource: "*"}}
 		}
 		return checks
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/berth-run/berth/registry"
 	"github.com/berth-run/berth/registry/content"
 	"github.com/berth-run/berth/registry/image"
+	"github.com/berth-run/berth/registry/upstream"
+	pages "github.com/berth-run/berth/service/page"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -63,7 +65,7 @@ func putError(repo *state.Repository, tag string, err error) error {
 	if e, ok := errors.AsType[*image.MissingImagesError](err); ok {
 		return &ecr.ReferencedImagesNotFoundException{Message: fmt.Sprintf("The images with digests '[%s]' required for pushing image with tag '%s' do not exist in %s", strings.Join(e.Digests, ", "), tag, where(repo))}
 	}
-	if e, ok := errors.AsType[*image.TagLimitError](err); ok {
+	if e, ok := errors.AsType[*image.LimitError](err); ok {
 		return &ecr.LimitExceededException{Message: e.Error()}
 	}
 	return repositoryError(err)
@@ -89,12 +91,23 @@ func identifier(digest, tag string) *ecr.ImageIdentifier {
 	return id
 }
 
-// wanted applies a tagStatus filter. Every image is ACTIVE here.
-func wanted(status ecr.TagStatus, image ecr.ImageStatusFilter, tagged bool) bool {
-	if image != "" && image != ecr.ImageStatusFilterActive && image != ecr.ImageStatusFilterAny {
+// wanted applies the filters for tags and for the archive. Without a filter
+// what is archived is not shown.
+func wanted(tags ecr.TagStatus, status ecr.ImageStatusFilter, tagged bool, archived bool) bool {
+	switch status {
+	case ecr.ImageStatusFilterAny:
+	case ecr.ImageStatusFilterArchived:
+		if !archived {
+			return false
+		}
+	case ecr.ImageStatusFilterActive, "":
+		if archived {
+			return false
+		}
+	default: // nothing is ACTIVATING here: it takes no time
 		return false
 	}
-	switch status {
+	switch tags {
 	case ecr.TagStatusTagged:
 		return tagged
 	case ecr.TagStatusUntagged:
@@ -115,7 +128,7 @@ func (s *Service) ListImages(ctx context.Context, in *ecr.ListImagesInput) (*ecr
 	var all iter.Seq[item] = func(yield func(item) bool) {
 		for i := range state.Images.Prefix(snap, repo.Key()+"@") {
 			tags := image.Tags(snap, i)
-			if !wanted(f.TagStatus, f.ImageStatus, len(tags) > 0) {
+			if !wanted(f.TagStatus, f.ImageStatus, len(tags) > 0, i.Archived()) {
 				continue
 			}
 			if len(tags) == 0 {
@@ -128,7 +141,8 @@ func (s *Service) ListImages(ctx context.Context, in *ecr.ListImagesInput) (*ecr
 			}
 		}
 	}
-	items, next, err := page(all, func(i item) string { return i.digest + " " + i.tag }, in.NextToken, in.MaxResults)
+	items, next, err := page(all, func(i item) string { return i.digest + " " + i.tag },
+		pages.Query{"ListImages", repo.Key(), string(f.TagStatus), string(f.ImageStatus)}, in.NextToken, in.MaxResults, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -170,12 +184,13 @@ func (s *Service) DescribeImages(ctx context.Context, in *ecr.DescribeImagesInpu
 	f := wire.Value(in.Filter)
 	var all iter.Seq[*state.Image] = func(yield func(*state.Image) bool) {
 		for i := range state.Images.Prefix(snap, repo.Key()+"@") {
-			if wanted(f.TagStatus, f.ImageStatus, len(image.Tags(snap, i)) > 0) && !yield(i) {
+			if wanted(f.TagStatus, f.ImageStatus, len(image.Tags(snap, i)) > 0, i.Archived()) && !yield(i) {
 				return
 			}
 		}
 	}
-	images, next, err := page(all, (*state.Image).Key, in.NextToken, in.MaxResults)
+	images, next, err := page(all, (*state.Image).Key,
+		pages.Query{"DescribeImages", repo.Key(), string(f.TagStatus), string(f.ImageStatus)}, in.NextToken, in.MaxResults, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -187,14 +202,63 @@ func (s *Service) DescribeImages(ctx context.Context, in *ecr.DescribeImagesInpu
 }
 
 func imageNotFound(repo *state.Repository, id ecr.ImageIdentifier) error {
+	return &ecr.ImageNotFoundException{Message: fmt.Sprintf("The image with imageId %s does not exist within %s", show(id), where(repo))}
+}
+
+// show is an identifier in a message.
+func show(id ecr.ImageIdentifier) string {
 	null := func(p *string) string {
 		if p == nil {
 			return "null"
 		}
 		return *p
 	}
-	return &ecr.ImageNotFoundException{Message: fmt.Sprintf("The image with imageId {imageDigest:'%s', imageTag:'%s'} does not exist within %s",
-		null(id.ImageDigest), null(id.ImageTag), where(repo))}
+	return fmt.Sprintf("{imageDigest:'%s', imageTag:'%s'}", null(id.ImageDigest), null(id.ImageTag))
+}
+
+func tagOf(id *ecr.ImageIdentifier) string { return wire.Value(id.ImageTag) }
+
+// image finds the one image that a request names.
+func (s *Service) image(ctx context.Context, r store.Reader, registryID, name *string, id *ecr.ImageIdentifier) (*state.Repository, *state.Image, error) {
+	repo, err := s.repository(ctx, r, registryID, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if id.ImageDigest == nil && id.ImageTag == nil {
+		return nil, nil, &ecr.InvalidParameterException{Message: missingIdentifier}
+	}
+	i, err := image.Find(r, repo.Key(), wire.Value(id.ImageDigest), wire.Value(id.ImageTag))
+	if err != nil {
+		return nil, nil, imageNotFound(repo, *id)
+	}
+	return repo, i, nil
+}
+
+// UpdateImageStorageClass moves an image into the archive, from where it
+// cannot be pulled, or out of it, at once.
+func (s *Service) UpdateImageStorageClass(ctx context.Context, in *ecr.UpdateImageStorageClassInput) (*ecr.UpdateImageStorageClassOutput, error) {
+	now := s.Now()
+	var repo *state.Repository
+	var img *state.Image
+	err := s.DB.Update(ctx, func(tx *store.Tx) (err error) {
+		if repo, img, err = s.image(ctx, tx, in.RegistryId, in.RepositoryName, in.ImageId); err != nil {
+			return err
+		}
+		archive := in.TargetStorageClass == ecr.TargetStorageClassArchive
+		if archive == img.Archived() {
+			return &ecr.ImageStorageClassUpdateNotSupportedException{Message: fmt.Sprintf("The image with imageId %s is in the storage class %s already", show(*in.ImageId), in.TargetStorageClass)}
+		}
+		img = image.SetArchived(tx, img, archive, now)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &ecr.UpdateImageStorageClassOutput{RegistryId: new(repo.Account), RepositoryName: in.RepositoryName, ImageId: identifier(img.Digest, tagOf(in.ImageId)), ImageStatus: ecr.ImageStatusActive}
+	if img.Archived() {
+		out.ImageStatus = ecr.ImageStatusArchived
+	}
+	return out, nil
 }
 
 func detail(r store.Reader, repo *state.Repository, i *state.Image) ecr.ImageDetail {
@@ -202,6 +266,15 @@ func detail(r store.Reader, repo *state.Repository, i *state.Image) ecr.ImageDet
 		RegistryId: new(repo.Account), RepositoryName: new(repo.Name), ImageDigest: new(i.Digest),
 		ImageTags: image.Tags(r, i), ImageSizeInBytes: new(i.ImageSize), ImagePushedAt: new(i.PushedAt),
 		ImageManifestMediaType: new(i.MediaType), ImageStatus: ecr.ImageStatusActive,
+	}
+	if i.Archived() {
+		d.ImageStatus = ecr.ImageStatusArchived
+	}
+	if !i.ArchivedAt.IsZero() {
+		d.LastArchivedAt = new(i.ArchivedAt)
+	}
+	if !i.ActivatedAt.IsZero() {
+		d.LastActivatedAt = new(i.ActivatedAt)
 	}
 	if a := i.ArtifactType; a != "" {
 		d.ArtifactMediaType = new(a)
@@ -237,6 +310,20 @@ func failure(r store.Reader, repo *state.Repository, id ecr.ImageIdentifier, err
 		f.FailureCode, f.FailureReason = ecr.ImageFailureCodeImageReferencedByManifestList, new(e.Error())
 		return f, true
 	}
+	if e, ok := errors.AsType[*image.ArchivedError](err); ok {
+		f.FailureCode, f.FailureReason = ecr.ImageFailureCodeImageInaccessible, new(e.Error())
+		return f, true
+	}
+	if e, ok := errors.AsType[*registry.UpstreamError](err); ok {
+		f.FailureCode, f.FailureReason = ecr.ImageFailureCodeUpstreamUnavailable, new(e.Error())
+		switch {
+		case errors.Is(e, upstream.ErrNotFound):
+			f.FailureCode = ecr.ImageFailureCodeImageNotFound
+		case errors.Is(e, upstream.ErrDenied):
+			f.FailureCode = ecr.ImageFailureCodeUpstreamAccessDenied
+		}
+		return f, true
+	}
 	if _, ok := errors.AsType[*image.NotFoundError](err); !ok {
 		return f, false
 	}
@@ -251,10 +338,10 @@ func failure(r store.Reader, repo *state.Repository, id ecr.ImageIdentifier, err
 
 // BatchGetImage returns manifests.
 func (s *Service) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput) (*ecr.BatchGetImageOutput, error) {
-	snap := s.DB.Snapshot()
-	repo, err := s.repository(ctx, snap, in.RegistryId, in.RepositoryName)
-	if err != nil {
-		return nil, err
+	snap, account := s.DB.Snapshot(), s.account(ctx, in.RegistryId)
+	repo, ok := state.Repositories.Get(snap, state.RepositoryKey(account, *in.RepositoryName))
+	if !ok { // a pull-through cache rule may have it
+		repo = &state.Repository{Account: account, Name: *in.RepositoryName}
 	}
 	out := &ecr.BatchGetImageOutput{Images: []ecr.Image{}, Failures: []ecr.ImageFailure{}}
 	for _, id := range in.ImageIds {
@@ -262,20 +349,22 @@ func (s *Service) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput)
 			out.Failures = append(out.Failures, ecr.ImageFailure{ImageId: &id, FailureCode: code, FailureReason: &reason})
 			continue
 		}
-		img, err := image.Find(snap, repo.Key(), wire.Value(id.ImageDigest), wire.Value(id.ImageTag))
+		img, err := s.Registry.Fetch(ctx, account, repo.Name, wire.Value(id.ImageDigest), wire.Value(id.ImageTag))
 		if err != nil {
 			f, ok := failure(snap, repo, id, err)
 			if !ok {
-				return nil, err
+				return nil, repositoryError(err)
 			}
 			out.Failures = append(out.Failures, f)
 			continue
 		}
-		manifest, err := s.Registry.Manifest(img)
-		if err != nil {
-			return nil, err
+		manifest := img.Manifest
+		if manifest == nil {
+			if manifest, err = s.Registry.Manifest(img.Image); err != nil {
+				return nil, err
+			}
+			s.Registry.Pulled(ctx, img.Image)
 		}
-		s.Registry.Pulled(ctx, img)
 		out.Images = append(out.Images, ecr.Image{
 			RegistryId: new(repo.Account), RepositoryName: in.RepositoryName, ImageId: identifier(img.Digest, wire.Value(id.ImageTag)),
 			ImageManifest: new(string(manifest)), ImageManifestMediaType: new(img.MediaType),
@@ -330,7 +419,7 @@ func (s *Service) ListImageReferrers(ctx context.Context, in *ecr.ListImageRefer
 	var all iter.Seq[*state.Image] = func(yield func(*state.Image) bool) {
 		for _, i := range image.Referrers(snap, repo.Key(), *in.SubjectId.ImageDigest) {
 			if len(f.ArtifactTypes) > 0 && !slices.Contains(f.ArtifactTypes, i.ArtifactType) ||
-				f.ArtifactStatus != "" && f.ArtifactStatus != ecr.ArtifactStatusFilterActive && f.ArtifactStatus != ecr.ArtifactStatusFilterAny {
+				!wanted("", ecr.ImageStatusFilter(f.ArtifactStatus), false, i.Archived()) {
 				continue
 			}
 			if !yield(i) {
@@ -341,7 +430,8 @@ func (s *Service) ListImageReferrers(ctx context.Context, in *ecr.ListImageRefer
 	if in.MaxResults == nil {
 		in.MaxResults = new(int32(50))
 	}
-	images, next, err := page(all, (*state.Image).Key, in.NextToken, in.MaxResults)
+	images, next, err := page(all, (*state.Image).Key,
+		append(pages.Query{"ListImageReferrers", repo.Key(), *in.SubjectId.ImageDigest, string(f.ArtifactStatus)}, f.ArtifactTypes...), in.NextToken, in.MaxResults, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -350,6 +440,9 @@ func (s *Service) ListImageReferrers(ctx context.Context, in *ecr.ListImageRefer
 		r := ecr.ImageReferrer{Digest: new(i.Digest), MediaType: new(i.MediaType), Size: new(i.Size), Annotations: i.Annotations, ArtifactStatus: ecr.ArtifactStatusActive}
 		if i.ArtifactType != "" {
 			r.ArtifactType = new(i.ArtifactType)
+		}
+		if i.Archived() {
+			r.ArtifactStatus = ecr.ArtifactStatusArchived
 		}
 		out.Referrers = append(out.Referrers, r)
 	}

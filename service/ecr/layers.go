@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/berth-run/berth/aws/ecr"
+	"github.com/berth-run/berth/registry"
 	"github.com/berth-run/berth/registry/content"
 	"github.com/berth-run/berth/store/state"
 )
@@ -37,6 +38,9 @@ func (s *Service) BatchCheckLayerAvailability(ctx context.Context, in *ecr.Batch
 		l := ecr.Layer{LayerDigest: new(d), LayerAvailability: ecr.LayerAvailabilityUnavailable}
 		if have, ok := state.RepositoryLayers.Get(snap, state.ImageKey(repo.Key(), d)); ok {
 			l.LayerAvailability, l.LayerSize = ecr.LayerAvailabilityAvailable, new(have.Size)
+			if registry.InArchive(snap, repo.Key(), content.Digest(d)) != nil {
+				l.LayerAvailability = ecr.LayerAvailabilityArchived
+			}
 			if have.MediaType != "" {
 				l.MediaType = new(have.MediaType)
 			}
@@ -60,6 +64,9 @@ func (s *Service) GetDownloadUrlForLayer(ctx context.Context, in *ecr.GetDownloa
 	key := state.ImageKey(repo.Key(), string(d))
 	if !state.RepositoryLayers.Has(snap, key) {
 		return nil, &ecr.LayersNotFoundException{Message: fmt.Sprintf("The layers with digests '[%s]' do not exist in %s", d, where(repo))}
+	}
+	if err := registry.InArchive(snap, repo.Key(), d); err != nil {
+		return nil, &ecr.LayerInaccessibleException{Message: err.Error()}
 	}
 	for range state.Images.By(snap, "layer", key) {
 		return &ecr.GetDownloadUrlForLayerOutput{
@@ -122,7 +129,7 @@ func (s *Service) UploadLayerPart(ctx context.Context, in *ecr.UploadLayerPartIn
 	case errors.Is(err, content.ErrOffset):
 		return nil, bad(size, fmt.Sprintf("The part begins at byte %d, the layer continues at byte %d", *in.PartFirstByte, size))
 	case errors.Is(err, content.ErrTooLarge):
-		return nil, &ecr.LimitExceededException{Message: "A layer cannot be larger than 52000 MiB"}
+		return nil, &ecr.LimitExceededException{Message: fmt.Sprintf("A layer cannot be larger than %d MiB", state.Limit(s.DB.Snapshot(), repo.Account, "ecr/layer-mebibytes"))}
 	case err != nil:
 		return nil, uploadError(repo, u.ID, err)
 	}

@@ -1,35 +1,37 @@
 package ecr
 
 import (
-	"encoding/base64"
+	"errors"
 	"iter"
+	"time"
 
-	"github.com/berth-run/berth/aws/ecr"
+	pages "github.com/berth-run/berth/service/page"
 )
 
 // page takes one page out of a sequence that is in the order of its keys. The
-// token is the last key that was given: pages neither repeat nor skip what was
-// there all the time, whatever comes and goes between them.
-func page[T any](seq iter.Seq[T], key func(T) string, token *string, maxResults *int32) (items []T, next *string, err error) {
+// token is bound to the query.
+func page[T any](seq iter.Seq[T], key func(T) string, q pages.Query, token *string, maxResults *int32, now time.Time) (items []T, next *string, err error) {
 	n := 100
 	if maxResults != nil {
 		n = int(*maxResults)
 	}
-	last := ""
+	after := ""
 	if token != nil {
-		b, err := base64.RawURLEncoding.DecodeString(*token)
-		if err != nil || len(b) == 0 {
-			return nil, nil, &ecr.InvalidParameterException{Message: "Invalid parameter at 'nextToken' failed to satisfy constraint: 'Invalid token'"}
+		if after, err = pages.Decode(q, *token, now); err != nil {
+			text := "Invalid token"
+			if errors.Is(err, pages.ErrExpired) {
+				text = "Expired token"
+			}
+			return nil, nil, invalid("nextToken", text)
 		}
-		last = string(b)
 	}
 	items = []T{}
 	for v := range seq {
-		if key(v) <= last {
+		if key(v) <= after {
 			continue
 		}
 		if len(items) == n {
-			return items, new(base64.RawURLEncoding.EncodeToString([]byte(key(items[n-1])))), nil
+			return items, new(pages.Encode(q, key(items[n-1]), now)), nil
 		}
 		items = append(items, v)
 	}

@@ -2,6 +2,7 @@ package ecr
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/berth-run/berth/aws/ecr"
 	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/registry"
 	"github.com/berth-run/berth/registry/image"
+	pages "github.com/berth-run/berth/service/page"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -45,9 +48,11 @@ func (s *Service) CreateRepository(ctx context.Context, in *ecr.CreateRepository
 		if state.Repositories.Has(tx, repo.Key()) {
 			return &ecr.RepositoryAlreadyExistsException{Message: fmt.Sprintf("The repository with name '%s' already exists in the registry with id '%s'", repo.Name, repo.Account)}
 		}
-		state.Repositories.Put(tx, repo)
-		return nil
+		return registry.Create(tx, repo)
 	})
+	if e, ok := errors.AsType[*image.LimitError](err); ok {
+		return nil, &ecr.LimitExceededException{Message: e.Error()}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +66,7 @@ func (s *Service) view(ctx context.Context, r *state.Repository) ecr.Repository 
 		RepositoryArn: new(r.ARN), RegistryId: new(r.Account), RepositoryName: new(r.Name),
 		RepositoryUri: new(host + "/" + r.Name), CreatedAt: new(r.CreatedAt),
 		ImageTagMutability:                 ecr.ImageTagMutability(r.TagMutability),
-		ImageTagMutabilityExclusionFilters: filters(r),
+		ImageTagMutabilityExclusionFilters: filters(r.Exclusions),
 		ImageScanningConfiguration:         &ecr.ImageScanningConfiguration{ScanOnPush: new(r.ScanOnPush)},
 		EncryptionConfiguration:            &ecr.EncryptionConfiguration{EncryptionType: ecr.EncryptionType(r.Encryption)},
 	}
@@ -71,9 +76,9 @@ func (s *Service) view(ctx context.Context, r *state.Repository) ecr.Repository 
 	return v
 }
 
-func filters(r *state.Repository) []ecr.ImageTagMutabilityExclusionFilter {
+func filters(in []state.ImageTagFilter) []ecr.ImageTagMutabilityExclusionFilter {
 	var out []ecr.ImageTagMutabilityExclusionFilter
-	for _, f := range r.Exclusions {
+	for _, f := range in {
 		out = append(out, ecr.ImageTagMutabilityExclusionFilter{FilterType: ecr.ImageTagMutabilityExclusionFilterType(f.Type), Filter: new(f.Filter)})
 	}
 	return out
@@ -118,7 +123,8 @@ func (s *Service) DescribeRepositories(ctx context.Context, in *ecr.DescribeRepo
 		}
 		return out, nil
 	}
-	repos, next, err := page(state.Repositories.Prefix(snap, state.RepositoryKey(account, "")), (*state.Repository).Key, in.NextToken, in.MaxResults)
+	repos, next, err := page(state.Repositories.Prefix(snap, state.RepositoryKey(account, "")), (*state.Repository).Key,
+		pages.Query{"DescribeRepositories", account}, in.NextToken, in.MaxResults, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +156,8 @@ func (s *Service) DeleteRepository(ctx context.Context, in *ecr.DeleteRepository
 			more = empty(tx, repo.Key(), deleteBatch)
 			if !more {
 				state.Repositories.Delete(tx, repo.Key())
+				state.LifecycleRuns.Delete(tx, repo.Key())
+				state.LifecyclePreviews.Delete(tx, repo.Key())
 			}
 			return nil
 		})
@@ -175,6 +183,9 @@ func empty(tx *store.Tx, key string, n int) (more bool) {
 	}
 	images, b := first(state.Images.Prefix(tx, key+"@"), n)
 	for _, i := range images {
+		for r := range state.Replicas.Prefix(tx, i.Key()+"/") {
+			state.Replicas.Delete(tx, r.Key())
+		}
 		state.Images.Delete(tx, i.Key())
 	}
 	if b {
@@ -232,7 +243,7 @@ func (s *Service) PutImageTagMutability(ctx context.Context, in *ecr.PutImageTag
 	}
 	return &ecr.PutImageTagMutabilityOutput{
 		RegistryId: new(repo.Account), RepositoryName: in.RepositoryName,
-		ImageTagMutability: in.ImageTagMutability, ImageTagMutabilityExclusionFilters: filters(repo),
+		ImageTagMutability: in.ImageTagMutability, ImageTagMutabilityExclusionFilters: filters(repo.Exclusions),
 	}, nil
 }
 
@@ -348,6 +359,16 @@ var stored = map[string]string{
 	"CreateRepository.encryptionConfiguration":                 "images are kept as the file system keeps them",
 	"CreateRepository.imageScanningConfiguration":              "nothing scans",
 	"PutImageScanningConfiguration.imageScanningConfiguration": "nothing scans",
-	"PutLifecyclePolicy.lifecyclePolicyText":                   "lifecycle policies are checked and kept, and do not run",
 	"BatchGetImage.acceptedMediaTypes":                         "manifests are never converted",
+	"CreatePullThroughCacheRule.customRoleArn":                 "other registries are read without credentials",
+	"UpdatePullThroughCacheRule.customRoleArn":                 "other registries are read without credentials",
+	"CreateRepositoryCreationTemplate.customRoleArn":           "repositories are created without taking a role",
+	"CreateRepositoryCreationTemplate.encryptionConfiguration": "images are kept as the file system keeps them",
+	"UpdateRepositoryCreationTemplate.customRoleArn":           "repositories are created without taking a role",
+	"UpdateRepositoryCreationTemplate.encryptionConfiguration": "images are kept as the file system keeps them",
+	"PutRegistryScanningConfiguration.rules":                   "nothing scans",
+	"PutRegistryScanningConfiguration.scanType":                "nothing scans",
+	"PutAccountSetting.value":                                  "BASIC_SCAN_TYPE_VERSION is kept, and nothing scans; the other settings hold",
+	"SetRepositoryPolicy.force":                                "a policy that locks its author out is taken in any case",
+	"UpdateImageStorageClass.targetStorageClass":               "archived images cannot be pulled, and stay on the same disk",
 }

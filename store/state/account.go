@@ -22,11 +22,12 @@ var shared = map[string]bool{
 // owners tell the account of rows that have no field for it, by their key. A
 // row may have to be found by another one: all of these go before the others.
 var owners = map[string]func(r store.Reader, key string) string{
-	"image":    owningRegistry,
-	"imagetag": owningRegistry,
-	"layer":    owningRegistry,
-	"event":    func(_ store.Reader, arn string) string { return AccountOf(arn) },
-	"guard":    named,
+	"image":        owningRegistry,
+	"imagetag":     owningRegistry,
+	"layer":        owningRegistry,
+	"imagereplica": owningRegistry, "lifecyclerun": owningRegistry, "lifecyclepreview": owningRegistry,
+	"event": func(_ store.Reader, arn string) string { return AccountOf(arn) },
+	"guard": named,
 	"sgname": func(r store.Reader, key string) string {
 		if v, ok := VPCs.Get(r, before(key, "/")); ok {
 			return v.Account

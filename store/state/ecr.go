@@ -19,7 +19,6 @@ type Repository struct {
 	KMSKey        string           // as it was given
 	Policy        string           // repository policy, "" for none
 	Lifecycle     string           // lifecycle policy, "" for none
-	LifecycleAt   time.Time        // when it was last evaluated
 	Tags          []Tag
 	CreatedAt     time.Time
 }
@@ -52,7 +51,12 @@ type Image struct {
 	Subject      string            // digest of the manifest this one is about
 	PushedAt     time.Time
 	PulledAt     time.Time // recorded at most once a day
+	ArchivedAt   time.Time // last put into the archive
+	ActivatedAt  time.Time // last taken out of it
 }
+
+// Archived says whether the image is in the archive, from where it cannot be pulled.
+func (i *Image) Archived() bool { return i.ArchivedAt.After(i.ActivatedAt) }
 
 // ImageKey is the key of an image.
 func ImageKey(repository, digest string) string { return repository + "@" + digest }

@@ -24,6 +24,13 @@ func QuotaKey(account, name string) string { return account + "/" + name }
 // quotaDefaults are AWS's values for a new account (facts: quotas), but for
 // those of Fargate's vCPU, which AWS raises with use and a machine limits anyway.
 var quotaDefaults = map[string]int{
+	"ecr/repositories":                    100_000,
+	"ecr/images-per-repository":           100_000,
+	"ecr/tags-per-image":                  1_000,
+	"ecr/layer-mebibytes":                 52_000,
+	"ecr/pull-through-rules":              50,
+	"ecr/templates":                       100,
+	"ecr/pull-time-exclusions":            100,
 	"ecs/clusters":                        10_000,
 	"ecs/services-per-cluster":            5_000,
 	"ecs/container-instances-per-cluster": 5_000,

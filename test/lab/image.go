@@ -29,7 +29,7 @@ func (r *Region) RegistryHost() string {
 // Push pushes img to a repository of the region's registry, with the password
 // of `aws ecr get-login-password`.
 func (r *Region) Push(ctx context.Context, ref, password string, img v1.Image) error {
-	to, opts, err := r.remote(ctx, ref, password)
+	to, opts, err := r.Remote(ctx, ref, password)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (r *Region) Push(ctx context.Context, ref, password string, img v1.Image) e
 
 // Pull pulls an image, all of it, and answers its digest.
 func (r *Region) Pull(ctx context.Context, ref, password string) (string, error) {
-	from, opts, err := r.remote(ctx, ref, password)
+	from, opts, err := r.Remote(ctx, ref, password)
 	if err != nil {
 		return "", err
 	}
@@ -65,7 +65,8 @@ func (r *Region) Pull(ctx context.Context, ref, password string) (string, error)
 	return d.String(), err
 }
 
-func (r *Region) remote(ctx context.Context, ref, password string) (name.Reference, []remote.Option, error) {
+// Remote is a reference into the region's registry, and how to get there.
+func (r *Region) Remote(ctx context.Context, ref, password string) (name.Reference, []remote.Option, error) {
 	n, err := name.ParseReference(r.RegistryHost()+"/"+ref, name.Insecure)
 	return n, []remote.Option{
 		remote.WithContext(ctx), remote.WithTransport(HTTP.Transport),
