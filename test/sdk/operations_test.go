@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	logs "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -123,10 +124,26 @@ func unchecked(service string) any {
 	return cloudwatchlogs.NewFromConfig(c)
 }
 
-// call calls an operation without any input.
+// inputs are what the models require of operations that are not answered: the
+// refusal comes after the model's constraints have been checked.
+var inputs = map[string]any{
+	"DescribeStaleSecurityGroups":      &ec2.DescribeStaleSecurityGroupsInput{VpcId: new("vpc-1")},
+	"GetManagedPrefixListAssociations": &ec2.GetManagedPrefixListAssociationsInput{PrefixListId: new("pl-1")},
+	"GetManagedPrefixListEntries":      &ec2.GetManagedPrefixListEntriesInput{PrefixListId: new("pl-1")},
+	"GetSecurityGroupsForVpc":          &ec2.GetSecurityGroupsForVpcInput{VpcId: new("vpc-1")},
+	"GetScheduledQueryHistory":         &cloudwatchlogs.GetScheduledQueryHistoryInput{Identifier: new("q"), StartTime: new(int64(1)), EndTime: new(int64(2))},
+	"ListAggregateLogGroupSummaries":   &cloudwatchlogs.ListAggregateLogGroupSummariesInput{GroupBy: logs.ListAggregateLogGroupSummariesGroupByDataSourceNameAndType},
+	"ListSourcesForS3TableIntegration": &cloudwatchlogs.ListSourcesForS3TableIntegrationInput{IntegrationArn: new("arn:aws:logs:us-east-1:000000000000:integration:x")},
+}
+
+// call calls an operation with as little input as may be.
 func call(t *testing.T, client any, operation string) error {
 	m := reflect.ValueOf(client).MethodByName(operation)
-	out := m.Call([]reflect.Value{reflect.ValueOf(t.Context()), reflect.New(m.Type().In(1).Elem())})
+	in := reflect.New(m.Type().In(1).Elem())
+	if given := inputs[operation]; given != nil {
+		in = reflect.ValueOf(given)
+	}
+	out := m.Call([]reflect.Value{reflect.ValueOf(t.Context()), in})
 	err, _ := out[1].Interface().(error)
 	return err
 }
