@@ -130,6 +130,7 @@ var inputs = map[string]any{
 	"DescribeStaleSecurityGroups":      &ec2.DescribeStaleSecurityGroupsInput{VpcId: new("vpc-1")},
 	"GetManagedPrefixListAssociations": &ec2.GetManagedPrefixListAssociationsInput{PrefixListId: new("pl-1")},
 	"GetManagedPrefixListEntries":      &ec2.GetManagedPrefixListEntriesInput{PrefixListId: new("pl-1")},
+	"GetPasswordData":                  &ec2.GetPasswordDataInput{InstanceId: new("i-1")},
 	"GetSecurityGroupsForVpc":          &ec2.GetSecurityGroupsForVpcInput{VpcId: new("vpc-1")},
 	"GetScheduledQueryHistory":         &cloudwatchlogs.GetScheduledQueryHistoryInput{Identifier: new("q"), StartTime: new(int64(1)), EndTime: new(int64(2))},
 	"ListAggregateLogGroupSummaries":   &cloudwatchlogs.ListAggregateLogGroupSummariesInput{GroupBy: logs.ListAggregateLogGroupSummariesGroupByDataSourceNameAndType},
