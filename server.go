@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -148,7 +149,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	logsAPI := logs.New(logs.Config{DB: db, Journal: events, Region: c.Region, Now: now, NewID: newID})
+	logsAPI := logs.New(logs.Config{DB: db, Journal: events, Queries: filepath.Join(c.events(), "queries"), Region: c.Region, Now: now, NewID: newID})
 	s.logs = logsAPI
 	iamAPI := iam.New(iam.Config{DB: db})
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
@@ -253,6 +254,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		defer cancel()
 		s.dispatch.Close()
 		s.owner.Close()
+		s.logs.Close()
 		return errors.Join(s.door.Drain(drain), nodes.Shutdown(drain))
 	})
 	g.Go(func() error { return s.collect(gctx) })

@@ -192,6 +192,12 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if x.call.Operation != nil && x.call.Operation.Streams {
+		// It lasts as long as the client listens. Each event has its own limit.
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Time{})
+		_ = control.SetWriteDeadline(time.Time{})
+	}
 	var out any
 	if err == nil {
 		err = routeErr

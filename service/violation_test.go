@@ -83,7 +83,12 @@ func TestOneViolationIsRefused(t *testing.T) {
 						continue // this one has nothing to violate
 					}
 					made++
-					err := client.Call(t.Context(), reg.Service, name, in, nil)
+					var err error
+					if op.Streams {
+						err = client.Stream(t.Context(), reg.Service, name, in, func(any) bool { return false })
+					} else {
+						err = client.Call(t.Context(), reg.Service, name, in, nil)
+					}
 					if why := x.judge(reg.Style, err); why != "" {
 						t.Fatalf("seed %d: %s with %s %s: %s\ngot %v", seed, name, strings.Join(x.path, "."), x.text, why, err)
 					}

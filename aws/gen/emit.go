@@ -24,6 +24,9 @@ func (g *generation) goType(shapeName string, elem bool) string {
 		if sh.Document {
 			return "json.RawMessage"
 		}
+		if sh.EventStream {
+			return "wire.Stream[" + goName(shapeName) + "]"
+		}
 		return ptr + goName(shapeName)
 	case "list":
 		return "[]" + g.goType(sh.Member.Shape, true)
@@ -84,7 +87,7 @@ func (g *generation) types() ([]byte, error) {
 		b.WriteString(")\n\n")
 	}
 	var imports []string
-	for _, imp := range []struct{ path, use string }{{"encoding/json", "json."}, {"time", "time."}} {
+	for _, imp := range []struct{ path, use string }{{"encoding/json", "json."}, {"time", "time."}, {"github.com/berth-run/berth/aws/wire", "wire."}} {
 		if bytes.Contains(b.Bytes(), []byte(imp.use)) {
 			imports = append(imports, imp.path)
 		}
@@ -102,7 +105,11 @@ func (g *generation) fields(b *bytes.Buffer, sh *shape, isError bool) {
 		if isError && strings.EqualFold(m.name, "message") {
 			continue
 		}
-		fmt.Fprintf(b, "%s %s `json:\"%s,omitzero\"`\n", goName(m.name), g.goType(m.ref.Shape, false), m.name)
+		tag := m.name + ",omitzero"
+		if g.m.Shapes[m.ref.Shape].EventStream {
+			tag = "-"
+		}
+		fmt.Fprintf(b, "%s %s `json:%q`\n", goName(m.name), g.goType(m.ref.Shape, false), tag)
 	}
 }
 

@@ -5,6 +5,10 @@
 // shapes on the wire, package service/logs gives them meaning.
 package logs
 
+import (
+	"github.com/berth-run/berth/aws/wire"
+)
+
 type AccountPolicy struct {
 	PolicyName        *string    `json:"policyName,omitzero"`
 	PolicyDocument    *string    `json:"policyDocument,omitzero"`
@@ -1036,7 +1040,7 @@ type GetLogObjectInput struct {
 
 // GetLogObjectOutput is the response of GetLogObject.
 type GetLogObjectOutput struct {
-	FieldStream *GetLogObjectResponseStream `json:"fieldStream,omitzero"`
+	FieldStream wire.Stream[GetLogObjectResponseStream] `json:"-"`
 }
 
 type GetLogObjectResponseStream struct {
@@ -2027,7 +2031,7 @@ type StartLiveTailInput struct {
 
 // StartLiveTailOutput is the response of StartLiveTail.
 type StartLiveTailOutput struct {
-	ResponseStream *StartLiveTailResponseStream `json:"responseStream,omitzero"`
+	ResponseStream wire.Stream[StartLiveTailResponseStream] `json:"-"`
 }
 
 type StartLiveTailResponseStream struct {

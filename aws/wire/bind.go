@@ -63,13 +63,16 @@ func beanName(member string) string {
 }
 
 // present reports whether a field holds something: nil and, for strings
-// without pointer (enums, error messages), "" are absence.
+// without pointer (enums, error messages), "" are absence. A Stream is no part
+// of the document it is announced in.
 func present(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
 		return !v.IsNil()
 	case reflect.String:
 		return v.Len() > 0
+	case reflect.Func:
+		return false
 	}
 	return true
 }

@@ -33,10 +33,6 @@ func (c *Call) Validate(in any) error {
 
 // Invoke calls the service's handler.
 func (c *Call) Invoke(ctx context.Context, in any) (any, error) {
-	if c.Operation.Streams {
-		// To answer one as plain JSON would be a lie that clients choke on.
-		return nil, Unsupported(c.Service.Description, c.Operation.Name)
-	}
 	return c.Operation.Invoke(ctx, in)
 }
 
@@ -52,13 +48,17 @@ func (c *Call) DryRun() bool {
 
 // EncodeResponse answers with out, a pointer to the operation's output. Lists
 // at the top of an output are always there, as in AWS: clients index them
-// without looking. Deeper down nil is absence.
+// without looking. Deeper down nil is absence. An output with a Stream is
+// answered until that ends.
 func (c *Call) EncodeResponse(w http.ResponseWriter, requestID string, out any) error {
 	v := reflect.ValueOf(out)
 	if !v.IsValid() || v.IsNil() {
 		v = reflect.ValueOf(c.Operation.NewOutput())
 	}
 	v = v.Elem()
+	if c.Operation.Streams {
+		return c.encodeStream(w, requestID, v)
+	}
 	sc := c.Operation.Output()
 	op := c.Operation.Name
 	buffer := buffers.Get().(*[]byte)

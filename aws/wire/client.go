@@ -31,6 +31,9 @@ func (c *Client) Call(ctx context.Context, svc *Service, operation string, in, o
 	if o == nil {
 		return fmt.Errorf("%s has no operation %s", svc.Title, operation)
 	}
+	if o.Streams {
+		return fmt.Errorf("%s %s answers with a stream", svc.Title, operation)
+	}
 	if err := c.call(ctx, svc, o, in, out); err != nil {
 		return fmt.Errorf("%s %s: %w", svc.Name, operation, err)
 	}
@@ -38,35 +41,14 @@ func (c *Client) Call(ctx context.Context, svc *Service, operation string, in, o
 }
 
 func (c *Client) call(ctx context.Context, svc *Service, o *Operation, in, out any) error {
-	body, err := encodeRequest(svc, o, in)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.Endpoint, "/")+"/", bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	setRequestHeader(req.Header, svc, o)
-	if c.Sign != nil && !o.Unsigned {
-		if err := c.Sign(req, body); err != nil {
-			return fmt.Errorf("sign: %w", err)
-		}
-	}
-	client := c.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	resp, err := client.Do(req)
+	resp, err := c.send(ctx, svc, o, in)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
+	data, err := readResponse(resp)
 	if err != nil {
-		return fmt.Errorf("read response: %w", err)
-	}
-	if len(data) > maxResponse {
-		return fmt.Errorf("the response is larger than %d bytes", maxResponse)
+		return err
 	}
 	if resp.StatusCode/100 != 2 {
 		return decodeError(svc, resp, data)
@@ -78,6 +60,39 @@ func (c *Client) call(ctx context.Context, svc *Service, o *Operation, in, out a
 		return fmt.Errorf("decode response: %w", err)
 	}
 	return nil
+}
+
+func readResponse(resp *http.Response) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
+	if err != nil {
+		return nil, fmt.Errorf("read response: %w", err)
+	}
+	if len(data) > maxResponse {
+		return nil, fmt.Errorf("the response is larger than %d bytes", maxResponse)
+	}
+	return data, nil
+}
+
+func (c *Client) send(ctx context.Context, svc *Service, o *Operation, in any) (*http.Response, error) {
+	body, err := encodeRequest(svc, o, in)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.Endpoint, "/")+"/", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	setRequestHeader(req.Header, svc, o)
+	if c.Sign != nil && !o.Unsigned {
+		if err := c.Sign(req, body); err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+	}
+	client := c.HTTP
+	if client == nil {
+		client = http.DefaultClient
+	}
+	return client.Do(req)
 }
 
 func setRequestHeader(h http.Header, svc *Service, o *Operation) {

@@ -8,7 +8,6 @@ import (
 	"github.com/berth-run/berth/aws/ec2"
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/iam"
-	"github.com/berth-run/berth/aws/logs"
 	"github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 )
@@ -84,14 +83,5 @@ func TestClientErrors(t *testing.T) {
 				t.Errorf("status %d, want %d", e.HTTPStatus(), tt.status)
 			}
 		})
-	}
-}
-
-// An event stream is refused even if a handler has the method.
-func TestStreamsAreRefused(t *testing.T) {
-	svc := logs.NewService(nil) // would panic if it were called
-	call := &wire.Call{Service: svc, Operation: svc.Operations["StartLiveTail"], Protocol: svc.Protocol}
-	if _, err := call.Invoke(t.Context(), &logs.StartLiveTailInput{}); wire.Code(err) != "UnsupportedOperationException" {
-		t.Errorf("got %v", err)
 	}
 }

@@ -55,7 +55,7 @@ type Operation struct {
 	In, Out  any  // typed nil pointers to the input and output struct
 	NoOutput bool // the model has no output, not even an empty one
 	Unsigned bool // callers need no credentials
-	Streams  bool // the output is an event stream, which no codec here writes yet
+	Streams  bool // the output has a Stream
 	// Invoke calls the bound handler; in is what New returned.
 	Invoke func(ctx context.Context, in any) (any, error)
 

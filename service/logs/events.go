@@ -1,32 +1,37 @@
 package logs
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
 	"math"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	api "github.com/berth-run/berth/aws/logs"
 	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/service/logs/document"
 	"github.com/berth-run/berth/service/logs/journal"
+	"github.com/berth-run/berth/service/logs/pattern"
+	"github.com/berth-run/berth/service/page"
+	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
 
 // Limits of PutLogEvents and of the answers of Get and Filter (facts: logs).
 const (
-	maxBatch      = 1 << 20 // bytes, with overhead for each event
-	overhead      = 26
-	maxEvents     = 10_000
-	maxEvent      = 1 << 20
-	maxSpan       = 24 * time.Hour
-	oldest        = 14 * 24 * time.Hour
-	newest        = 2 * time.Hour
-	maxAnswer     = 1 << 20
-	maxAnswerSize = 10_000
+	maxBatch  = 1 << 20 // bytes, with journal.Overhead for each event
+	maxEvents = 10_000
+	maxEvent  = 1 << 20
+	maxSpan   = 24 * time.Hour
+	oldest    = 14 * 24 * time.Hour
+	newest    = 2 * time.Hour
+	maxAnswer = 1 << 20
+	maxPage   = 10_000
+	// searchTime is how long one FilterLogEvents searches before it answers with
+	// what it has and a token: clients do not wait for ever.
+	searchTime = 20 * time.Second
 )
 
 // PutLogEvents appends a batch to a stream. The sequence token is ignored, as
@@ -43,7 +48,7 @@ func (l *Logs) PutLogEvents(ctx context.Context, in *api.PutLogEventsInput) (*ap
 	}
 	size := 0
 	for i, e := range in.LogEvents {
-		m := len(wire.Value(e.Message)) + overhead
+		m := len(wire.Value(e.Message)) + journal.Overhead
 		if m > maxEvent {
 			return nil, invalid("Log event too large: %d bytes exceeds limit of %d", m, maxEvent)
 		}
@@ -63,10 +68,10 @@ func (l *Logs) PutLogEvents(ctx context.Context, in *api.PutLogEventsInput) (*ap
 	first := now.Add(-oldest).UnixMilli()
 	expired := int64(math.MinInt64)
 	if g.RetentionDays > 0 {
-		expired = now.AddDate(0, 0, -g.RetentionDays).UnixMilli()
+		expired = l.expired(g)
 	}
 	last := now.Add(newest).UnixMilli()
-	var events []journal.Event
+	events := make([]journal.Event, 0, n)
 	for i, e := range in.LogEvents {
 		at := wire.Value(e.Timestamp)
 		switch {
@@ -79,12 +84,13 @@ func (l *Logs) PutLogEvents(ctx context.Context, in *api.PutLogEventsInput) (*ap
 				rejected.TooNewLogEventStartIndex = new(int32(i))
 			}
 		default:
-			events = append(events, journal.Event{Time: at, Ingested: now.UnixMilli(), Message: wire.Value(e.Message)})
+			events = append(events, journal.Event{Time: at, Message: wire.Value(e.Message)})
 		}
 	}
-	if err := l.Journal.Append(s.ID, events); err != nil {
+	if err := l.Journal.Append(s.ID, now.UnixMilli(), events); err != nil {
 		return nil, err
 	}
+	l.tails.publish(s, now.UnixMilli(), events)
 	if *rejected != (api.RejectedLogEventsInfo{}) {
 		out.RejectedLogEventsInfo = rejected
 	}
@@ -106,25 +112,35 @@ func (l *Logs) window(g *state.LogGroup, start, end *int64) (from, to int64) {
 		to = *end
 	}
 	if g.RetentionDays > 0 {
-		from = max(from, l.Now().AddDate(0, 0, -g.RetentionDays).UnixMilli())
+		from = max(from, l.expired(g))
 	}
 	return from, to
 }
 
 // GetLogEvents pages through one stream, in either direction.
 func (l *Logs) GetLogEvents(ctx context.Context, in *api.GetLogEventsInput) (*api.GetLogEventsOutput, error) {
-	g, s, err := l.stream(l.DB.Snapshot(), ctx, name(in.LogGroupName, in.LogGroupIdentifier), wire.Value(in.LogStreamName))
+	snap := l.DB.Snapshot()
+	g, err := l.find(snap, ctx, in.LogGroupName, in.LogGroupIdentifier)
 	if err != nil {
 		return nil, err
 	}
+	if err := standard(g, "GetLogEvents"); err != nil {
+		return nil, err
+	}
+	s, ok := state.LogStreams.Get(snap, g.Account+"/"+g.Name+":"+wire.Value(in.LogStreamName))
+	if !ok {
+		return nil, noStream()
+	}
 	from, to := l.window(g, in.StartTime, in.EndTime)
-	q := journal.Query{From: from, To: to, Limit: limitOf(in.Limit, maxAnswerSize), Tail: !wire.Value(in.StartFromHead)}
+	q := journal.Query{Range: journal.Range{Streams: []string{s.ID}, From: from, To: to},
+		Limit: limitOf(in.Limit, maxPage), Size: maxAnswer, Tail: !wire.Value(in.StartFromHead)}
 	var at *journal.Position
 	if token := wire.Value(in.NextToken); token != "" {
 		direction, p, err := openPosition(token)
 		if err != nil {
 			return nil, err
 		}
+		p.Stream = s.ID
 		at = &p
 		if direction == "f" {
 			q.After, q.Tail = at, false
@@ -132,12 +148,12 @@ func (l *Logs) GetLogEvents(ctx context.Context, in *api.GetLogEventsInput) (*ap
 			q.Before, q.Tail = at, true
 		}
 	}
-	events, err := l.Journal.Read(s.ID, q)
+	found, err := l.Journal.Search(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	events = fit(events, q.Tail)
-	out := &api.GetLogEventsOutput{Events: []api.OutputLogEvent{}}
+	events := found.Events
+	out := &api.GetLogEventsOutput{Events: make([]api.OutputLogEvent, 0, len(events))}
 	for _, e := range events {
 		out.Events = append(out.Events, api.OutputLogEvent{Timestamp: new(e.Time), Message: new(e.Message), IngestionTime: new(e.Ingested)})
 	}
@@ -153,25 +169,6 @@ func (l *Logs) GetLogEvents(ctx context.Context, in *api.GetLogEventsInput) (*ap
 	return out, nil
 }
 
-// fit keeps what an answer can hold, from the end that the query reads from.
-func fit(es []journal.Event, tail bool) []journal.Event {
-	size := 0
-	if tail {
-		for i := len(es) - 1; i >= 0; i-- {
-			if size += len(es[i].Message) + overhead; size > maxAnswer && i < len(es)-1 {
-				return es[i+1:]
-			}
-		}
-		return es
-	}
-	for i := range es {
-		if size += len(es[i].Message) + overhead; size > maxAnswer && i > 0 {
-			return es[:i]
-		}
-	}
-	return es
-}
-
 func sealPosition(direction string, p journal.Position) *string {
 	return new(fmt.Sprintf("%s/%020d%020d", direction, p.Time, p.Seq+1))
 }
@@ -182,176 +179,172 @@ func openPosition(token string) (direction string, p journal.Position, err error
 	if !ok || direction != "f" && direction != "b" || len(digits) != 40 {
 		return "", p, bad
 	}
-	if _, err := fmt.Sscanf(digits[:20], "%d", &p.Time); err != nil {
+	if p.Time, err = strconv.ParseInt(digits[:20], 10, 64); err != nil {
 		return "", p, bad
 	}
-	if _, err := fmt.Sscanf(digits[20:], "%d", &p.Seq); err != nil {
+	if p.Seq, err = strconv.ParseInt(digits[20:], 10, 64); err != nil {
 		return "", p, bad
 	}
 	p.Seq--
 	return direction, p, nil
 }
 
+// compile compiles a filter pattern.
+func compile(text *string) (*pattern.Pattern, error) {
+	p, err := pattern.Compile(wire.Value(text))
+	if err != nil {
+		return nil, invalid("%s", err)
+	}
+	return p, nil
+}
+
 // FilterLogEvents searches the streams of a group, merged by time.
 func (l *Logs) FilterLogEvents(ctx context.Context, in *api.FilterLogEventsInput) (*api.FilterLogEventsOutput, error) {
 	snap := l.DB.Snapshot()
-	g, err := l.group(snap, ctx, name(in.LogGroupName, in.LogGroupIdentifier))
+	g, err := l.find(snap, ctx, in.LogGroupName, in.LogGroupIdentifier)
 	if err != nil {
+		return nil, err
+	}
+	if err := standard(g, "FilterLogEvents"); err != nil {
 		return nil, err
 	}
 	if len(in.LogStreamNames) > 0 && in.LogStreamNamePrefix != nil {
 		return nil, invalid("Both logStreamNames and logStreamNamePrefix were specified; only one is allowed.")
 	}
-	match, err := pattern(wire.Value(in.FilterPattern))
+	if in.StartTime != nil && in.EndTime != nil && *in.StartTime > *in.EndTime {
+		return nil, invalid("startTime must be less than or equal to endTime.")
+	}
+	p, err := compile(in.FilterPattern)
 	if err != nil {
 		return nil, err
 	}
-	var streams []*state.LogStream
-	if len(in.LogStreamNames) > 0 {
-		for _, n := range in.LogStreamNames {
-			s, ok := state.LogStreams.Get(snap, g.Account+"/"+g.Name+":"+n)
-			if !ok {
-				return nil, noStream()
-			}
-			streams = append(streams, s)
-		}
-	} else {
-		for s := range state.LogStreams.Prefix(snap, g.Account+"/"+g.Name+":"+wire.Value(in.LogStreamNamePrefix)) {
-			streams = append(streams, s)
-		}
-	}
-	type hit struct {
-		journal.Event
-		s *state.LogStream
-	}
-	// The order of the answer: time, then stream, then arrival. A token is the last event given.
-	order := func(a, b hit) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.s.ID, b.s.ID), cmp.Compare(a.Seq, b.Seq))
-	}
-	var after *hit
-	if token := wire.Value(in.NextToken); token != "" {
-		b, err := base64.RawURLEncoding.DecodeString(token)
-		h := hit{s: &state.LogStream{}}
-		if err == nil {
-			_, err = fmt.Sscanf(string(b), "%d %d %s", &h.Time, &h.Seq, &h.s.ID)
-		}
-		if err != nil {
-			return nil, invalid("The specified nextToken is invalid.")
-		}
-		after = &h
+	streams, err := streamsOf(snap, g, in.LogStreamNames, in.LogStreamNamePrefix)
+	if err != nil {
+		return nil, err
 	}
 	from, to := l.window(g, in.StartTime, in.EndTime)
-	limit := limitOf(in.Limit, maxAnswerSize)
-	var hits []hit
-	for _, s := range streams {
-		q := journal.Query{From: from, To: to, Limit: limit + 1, Match: match}
-		if after != nil {
-			// Of this stream, what comes after the token's event in the merged order.
-			p := journal.Position{Time: after.Time, Seq: after.Seq}
-			switch c := strings.Compare(s.ID, after.s.ID); {
-			case c < 0:
-				p.Seq = math.MaxInt64
-			case c > 0:
-				p.Seq = -1
-			}
-			q.After = &p
-		}
-		events, err := l.Journal.Read(s.ID, q)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range events {
-			hits = append(hits, hit{e, s})
-		}
+	if to < math.MaxInt64 {
+		to++ // here, other than in GetLogEvents, the end belongs to the range
 	}
-	slices.SortFunc(hits, order)
-	out := &api.FilterLogEventsOutput{Events: []api.FilteredLogEvent{}, SearchedLogStreams: []api.SearchedLogStream{}}
-	size := 0
-	for i, h := range hits {
-		if size += len(h.Message) + overhead; i > 0 && (i == limit || size > maxAnswer) {
-			p := hits[i-1]
-			out.NextToken = new(base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d %d %s", p.Time, p.Seq, p.s.ID)))
-			break
+	q := journal.Query{Range: journal.Range{From: from, To: to}, Limit: limitOf(in.Limit, maxPage), Size: maxAnswer}
+	begin := time.Now()
+	q.Enough = func(int64) bool { return time.Since(begin) > searchTime }
+	names := make(map[string]string, len(streams))
+	for _, s := range streams {
+		q.Streams = append(q.Streams, s.ID)
+		names[s.ID] = s.Name
+	}
+	if !p.Everything() {
+		q.Match = p.Match
+		q.Needle, q.Escaped = p.Needle()
+	}
+	bound := page.Query{"FilterLogEvents", g.Account, g.Name, wire.Value(in.FilterPattern), strings.Join(in.LogStreamNames, ":"), wire.Value(in.LogStreamNamePrefix),
+		fmt.Sprint(wire.Value(in.StartTime), wire.Value(in.EndTime))}
+	token, err := l.after(bound, in.NextToken)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		at := journal.Position{}
+		if _, err := fmt.Sscanf(token, "%d %d %q", &at.Time, &at.Seq, &at.Stream); err != nil {
+			return nil, invalid("The specified nextToken is invalid.")
 		}
-		out.Events = append(out.Events, api.FilteredLogEvent{LogStreamName: new(h.s.Name), Timestamp: new(h.Time), Message: new(h.Message),
-			IngestionTime: new(h.Ingested), EventId: new(eventID(h.s.ID, h.Event))})
+		q.After = &at
+	}
+	found, err := l.Journal.Search(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.FilterLogEventsOutput{Events: make([]api.FilteredLogEvent, 0, len(found.Events)), SearchedLogStreams: []api.SearchedLogStream{}}
+	for _, e := range found.Events {
+		out.Events = append(out.Events, api.FilteredLogEvent{LogStreamName: new(names[e.Stream]), Timestamp: new(e.Time), Message: new(e.Message),
+			IngestionTime: new(e.Ingested), EventId: new(eventID(e))})
+	}
+	if p := found.Next; p != nil {
+		out.NextToken = l.next(bound, fmt.Sprintf("%d %d %q", p.Time, p.Seq, p.Stream))
 	}
 	return out, nil
 }
 
+// streamsOf are the streams of the group with these names, or with this prefix.
+func streamsOf(r store.Reader, g *state.LogGroup, names []string, prefix *string) ([]*state.LogStream, error) {
+	var streams []*state.LogStream
+	if len(names) == 0 {
+		for s := range state.LogStreams.Prefix(r, g.Account+"/"+g.Name+":"+wire.Value(prefix)) {
+			streams = append(streams, s)
+		}
+		return streams, nil
+	}
+	for _, n := range names {
+		s, ok := state.LogStreams.Get(r, g.Account+"/"+g.Name+":"+n)
+		if !ok {
+			return nil, noStream()
+		}
+		streams = append(streams, s)
+	}
+	return streams, nil
+}
+
 // eventID is the same for the same event, always; `aws logs tail` leaves out what it has seen by it.
-func eventID(stream string, e journal.Event) string {
+func eventID(e journal.Event) string {
 	h := uint64(14695981039346656037)
-	for _, b := range []byte(stream) {
+	for _, b := range []byte(e.Stream) {
 		h = (h ^ uint64(b)) * 1099511628211
 	}
 	return fmt.Sprintf("%020d%020d%016d", e.Time, h, e.Seq)
 }
 
-// pattern compiles an unstructured filter pattern: terms that must all occur,
-// ?terms of which one must, -terms that must not. Quotes make a phrase a term.
-// The structured forms, JSON and space-delimited, are refused by name.
-func pattern(p string) (func(string) bool, error) {
-	p = strings.TrimSpace(p)
-	if p == "" {
-		return nil, nil
+// pointer is the @ptr of an event: where it is, for GetLogRecord.
+func pointer(e journal.Position) string {
+	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%d %d %s", e.Time, e.Seq, e.Stream))
+}
+
+// GetLogRecord answers one event by its @ptr, with the fields that it has.
+func (l *Logs) GetLogRecord(ctx context.Context, in *api.GetLogRecordInput) (*api.GetLogRecordOutput, error) {
+	var at journal.Position
+	b, err := base64.StdEncoding.DecodeString(wire.Value(in.LogRecordPointer))
+	if err == nil {
+		_, err = fmt.Sscanf(string(b), "%d %d %s", &at.Time, &at.Seq, &at.Stream)
 	}
-	if p[0] == '{' || p[0] == '[' || p[0] == '%' {
-		return nil, invalid("Invalid filter pattern: JSON, space-delimited and regular expression patterns are not supported by Berth yet.")
+	if err != nil {
+		return nil, invalid("Invalid log record pointer.")
 	}
-	var all, any, none []string
-	for p != "" {
-		into := &all
-		switch p[0] {
-		case '?':
-			into, p = &any, p[1:]
-		case '-':
-			into, p = &none, p[1:]
+	gone := &api.ResourceNotFoundException{Message: "The specified log record does not exist."}
+	snap := l.DB.Snapshot()
+	for s := range state.LogStreams.Prefix(snap, account(ctx)+"/") {
+		if s.ID != at.Stream {
+			continue
 		}
-		term := ""
-		if strings.HasPrefix(p, `"`) {
-			end := 1
-			for end < len(p) && p[end] != '"' {
-				if p[end] == '\\' && end+1 < len(p) {
-					end++
+		g, err := l.group(snap, ctx, s.Group)
+		if err != nil {
+			return nil, gone
+		}
+		before := at
+		before.Seq--
+		from, to := l.window(g, &at.Time, new(at.Time+1))
+		found, err := l.Journal.Search(ctx, journal.Query{Range: journal.Range{Streams: []string{s.ID}, From: from, To: to}, After: &before, Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		if len(found.Events) == 0 || found.Events[0].Seq != at.Seq {
+			return nil, gone
+		}
+		e := found.Events[0]
+		out := &api.GetLogRecordOutput{LogRecord: map[string]string{
+			"@timestamp": strconv.FormatInt(e.Time, 10), "@ingestionTime": strconv.FormatInt(e.Ingested, 10), "@message": e.Message,
+			"@log": s.Account + ":" + s.Group, "@logStream": s.Name, "@ptr": wire.Value(in.LogRecordPointer),
+		}}
+		if v, ok := document.Parse([]byte(e.Message)); ok && v.Kind == document.Object {
+			for name, f := range v.Flat() {
+				if f.Kind != document.Null && len(out.LogRecord) < maxFields {
+					out.LogRecord[name] = string(f.Text)
 				}
-				term += string(p[end])
-				end++
-			}
-			if end >= len(p) {
-				return nil, invalid("Invalid filter pattern: a quoted term does not end.")
-			}
-			p = p[end+1:]
-		} else {
-			term, p, _ = strings.Cut(p, " ")
-			if strings.ContainsAny(term, `"{}[]`) {
-				return nil, invalid("Invalid filter pattern: the term %s has to be put in quotes.", term)
 			}
 		}
-		if term != "" {
-			*into = append(*into, term)
-		}
-		p = strings.TrimLeft(p, " ")
+		return out, nil
 	}
-	return func(m string) bool {
-		has := func(t string) bool { return strings.Contains(m, t) }
-		return !slices.ContainsFunc(none, has) && !slices.ContainsFunc(all, func(t string) bool { return !has(t) }) &&
-			(len(any) == 0 || slices.ContainsFunc(any, has))
-	}, nil
+	return nil, gone
 }
 
-func sealToken(name, after string) *string {
-	return new(base64.RawURLEncoding.EncodeToString([]byte(name + "\n" + after)))
-}
-
-func openToken(name string, token *string) (string, error) {
-	if wire.Value(token) == "" {
-		return "", nil
-	}
-	b, err := base64.RawURLEncoding.DecodeString(*token)
-	of, after, ok := strings.Cut(string(b), "\n")
-	if err != nil || !ok || of != name {
-		return "", invalid("The specified nextToken is invalid.")
-	}
-	return after, nil
-}
+// maxFields is the most fields that are found in one event (AWS: 200 of JSON).
+const maxFields = 200

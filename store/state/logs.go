@@ -11,7 +11,6 @@ type LogGroup struct {
 	Account, Name, ARN string // the ARN without the trailing :*
 	Class              string
 	RetentionDays      int // 0: for ever
-	KMSKey             string
 	DeletionProtection bool
 	Tags               []Tag
 	CreatedAt          time.Time

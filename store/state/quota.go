@@ -74,6 +74,13 @@ var quotaDefaults = map[string]int{
 	"iam/role-policy-size":                10_240,
 	"vpc/security-groups":                 2_500,
 	"vpc/rules-per-security-group":        60, // per direction and address family
+	"logs/groups":                         1_000_000,
+	"logs/metric-filters-per-group":       100,
+	"logs/regexp-filters-per-group":       5,
+	"logs/live-tail-sessions":             15,
+	"logs/concurrent-queries":             30,
+	"logs/saved-queries":                  1_000,
+	"logs/resource-policies":              10,
 }
 
 // QuotaNames are all quotas there are, sorted.
