@@ -20,20 +20,30 @@ type waiter[In, Options any] interface {
 	Wait(context.Context, *In, time.Duration, ...func(*Options)) error
 }
 
-// wait waits as the SDK does, but asks more often than every few seconds.
-func wait[In, Options any](t *testing.T, w waiter[In, Options], in *In, most time.Duration) error {
-	t.Helper()
-	return w.Wait(t.Context(), in, most, func(o *Options) {
+// wait waits as the SDK does, but asks more often than every few seconds. seen
+// is told what the waiter makes of each answer.
+func wait[In, Options any](ctx context.Context, w waiter[In, Options], in *In, seen func(again bool, err error)) error {
+	return w.Wait(ctx, in, patience, func(o *Options) {
 		v := reflect.ValueOf(o).Elem()
 		v.FieldByName("MinDelay").Set(reflect.ValueOf(20 * time.Millisecond))
 		v.FieldByName("MaxDelay").Set(reflect.ValueOf(100 * time.Millisecond))
+		judge := v.FieldByName("Retryable")
+		model := reflect.ValueOf(judge.Interface())
+		judge.Set(reflect.MakeFunc(judge.Type(), func(args []reflect.Value) []reflect.Value {
+			out := model.Call(args)
+			err, _ := out[1].Interface().(error)
+			seen(out[0].Bool(), err)
+			return out
+		}))
 	})
 }
+
+func ignore(bool, error) {}
 
 // succeeds demands that what is waited for comes.
 func succeeds[In, Options any](t *testing.T, w waiter[In, Options], in *In) {
 	t.Helper()
-	if err := wait(t, w, in, patience); err != nil {
+	if err := wait(t.Context(), w, in, ignore); err != nil {
 		t.Errorf("%T: %v", w, err)
 	}
 }
@@ -42,17 +52,28 @@ func succeeds[In, Options any](t *testing.T, w waiter[In, Options], in *In) {
 // never do, or because an error is none that it may wait over.
 func fails[In, Options any](t *testing.T, w waiter[In, Options], in *In, with string) {
 	t.Helper()
-	err := wait(t, w, in, patience)
+	err := wait(t.Context(), w, in, ignore)
 	if err == nil || !strings.Contains(err.Error(), with) {
 		t.Errorf("%T: %v, want %q", w, err, with)
 	}
 }
 
-// waits demands that it goes on waiting.
+// waits demands that it goes on waiting, whatever it is answered.
 func waits[In, Options any](t *testing.T, w waiter[In, Options], in *In) {
 	t.Helper()
-	if err := wait(t, w, in, 300*time.Millisecond); err == nil || !strings.Contains(err.Error(), "exceeded max wait time") {
-		t.Errorf("%T: %v, want it to wait", w, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	answers := 0
+	err := wait(ctx, w, in, func(again bool, err error) {
+		if !again || err != nil {
+			t.Errorf("%T: the answer ends it: %v", w, err)
+		}
+		if answers++; answers == 3 {
+			cancel()
+		}
+	})
+	if answers != 3 {
+		t.Errorf("%T: ended after %d answers: %v", w, answers, err)
 	}
 }
 
@@ -228,7 +249,7 @@ func TestIAMWaiters(t *testing.T) {
 		"RoleExists": func(t *testing.T) {
 			exists, in := iam.NewRoleExistsWaiter(c), &iam.GetRoleInput{RoleName: name}
 			waits(t, exists, in)
-			meanwhile(t, func() error { return wait(t, exists, in, patience) }, func(ctx context.Context) error {
+			meanwhile(t, func() error { return wait(t.Context(), exists, in, ignore) }, func(ctx context.Context) error {
 				_, err := c.CreateRole(ctx, &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: new(trustTasks)})
 				return err
 			})
@@ -236,7 +257,7 @@ func TestIAMWaiters(t *testing.T) {
 		"UserExists": func(t *testing.T) {
 			exists, in := iam.NewUserExistsWaiter(c), &iam.GetUserInput{UserName: name}
 			waits(t, exists, in)
-			meanwhile(t, func() error { return wait(t, exists, in, patience) }, func(ctx context.Context) error {
+			meanwhile(t, func() error { return wait(t.Context(), exists, in, ignore) }, func(ctx context.Context) error {
 				_, err := c.CreateUser(ctx, &iam.CreateUserInput{UserName: name})
 				return err
 			})
@@ -244,7 +265,7 @@ func TestIAMWaiters(t *testing.T) {
 		"PolicyExists": func(t *testing.T) {
 			exists, in := iam.NewPolicyExistsWaiter(c), &iam.GetPolicyInput{PolicyArn: new("arn:aws:iam::" + w.Account + ":policy/waited")}
 			waits(t, exists, in)
-			meanwhile(t, func() error { return wait(t, exists, in, patience) }, func(ctx context.Context) error {
+			meanwhile(t, func() error { return wait(t.Context(), exists, in, ignore) }, func(ctx context.Context) error {
 				_, err := c.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: name, PolicyDocument: new(allowNothing)})
 				return err
 			})
@@ -252,7 +273,7 @@ func TestIAMWaiters(t *testing.T) {
 		"InstanceProfileExists": func(t *testing.T) {
 			exists, in := iam.NewInstanceProfileExistsWaiter(c), &iam.GetInstanceProfileInput{InstanceProfileName: name}
 			waits(t, exists, in)
-			meanwhile(t, func() error { return wait(t, exists, in, patience) }, func(ctx context.Context) error {
+			meanwhile(t, func() error { return wait(t.Context(), exists, in, ignore) }, func(ctx context.Context) error {
 				_, err := c.CreateInstanceProfile(ctx, &iam.CreateInstanceProfileInput{InstanceProfileName: name})
 				return err
 			})
