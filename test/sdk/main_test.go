@@ -83,11 +83,21 @@ func TestMain(m *testing.M) {
 		if code != 0 {
 			fmt.Fprintln(os.Stderr, r.Logs())
 		}
-		if err := errors.Join(err, r.Down(context.Background(), true)); err != nil {
+		if err := errors.Join(err, end(r)); err != nil {
 			return fail(err)
 		}
 		return code
 	}())
+}
+
+// end ends the region, with tasks that still run, and looks for what is left.
+func end(r *lab.Region) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := r.Down(ctx, true); err != nil {
+		return err
+	}
+	return r.Gone(ctx)
 }
 
 func fail(err error) int {

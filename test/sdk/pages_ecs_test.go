@@ -62,7 +62,8 @@ func define(t *testing.T, family string, steps ...string) string {
 	return *out.TaskDefinition.TaskDefinitionArn
 }
 
-// run starts tasks, which end with the test, and answers their ARNs.
+// run starts tasks and answers their ARNs. Whoever leaves them running leaves
+// them to the end of the region.
 func run(t *testing.T, family string, count int32) (arns []string) {
 	t.Helper()
 	out := must[*ecs.RunTaskOutput](t)(w.ecs.RunTask(t.Context(), &ecs.RunTaskInput{TaskDefinition: &family, Count: &count, LaunchType: types.LaunchTypeFargate, NetworkConfiguration: network()}))

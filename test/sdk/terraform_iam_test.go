@@ -9,12 +9,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 )
 
+// text is a document as it was sent; IAM answers it encoded as for a URL.
 func text(t *testing.T, document *string) string {
 	t.Helper()
 	return must[string](t)(url.QueryUnescape(*document))
 }
 
-// What IAM gives a resource: an id, a date.
+// given demands what IAM gives a resource: an id, a date.
 func given(t *testing.T, id *string, prefix string, date any) {
 	t.Helper()
 	if id == nil || !strings.HasPrefix(*id, prefix) || date == nil {
@@ -22,7 +23,7 @@ func given(t *testing.T, id *string, prefix string, date any) {
 	}
 }
 
-func iamTagsOf() []types.Tag {
+func twoTags() []types.Tag {
 	return []types.Tag{{Key: new("app"), Value: new("a")}, {Key: new("zone"), Value: new("b")}}
 }
 
@@ -49,8 +50,8 @@ func TestTerraformRole(t *testing.T) {
 	}, "NoSuchEntity"}
 	r.isGone(t)
 	done(t)(c.CreateRole(ctx, &iam.CreateRoleInput{RoleName: name, Path: new("/team/"), Description: new("for tasks"), MaxSessionDuration: new(int32(7200)),
-		AssumeRolePolicyDocument: &trust, PermissionsBoundary: boundary, Tags: iamTagsOf()}))
-	want := types.Role{RoleName: name, Path: new("/team/"), Arn: arn, Description: new("for tasks"), MaxSessionDuration: new(int32(7200)), AssumeRolePolicyDocument: &trust, Tags: iamTagsOf(),
+		AssumeRolePolicyDocument: &trust, PermissionsBoundary: boundary, Tags: twoTags()}))
+	want := types.Role{RoleName: name, Path: new("/team/"), Arn: arn, Description: new("for tasks"), MaxSessionDuration: new(int32(7200)), AssumeRolePolicyDocument: &trust, Tags: twoTags(),
 		PermissionsBoundary: &types.AttachedPermissionsBoundary{PermissionsBoundaryArn: boundary, PermissionsBoundaryType: types.PermissionsBoundaryAttachmentTypePolicy}}
 	r.same(t, want)
 
@@ -58,7 +59,7 @@ func TestTerraformRole(t *testing.T) {
 	done(t)(c.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: new(trustTasks)}))
 	done(t)(c.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name}))
 	done(t)(c.UntagRole(ctx, &iam.UntagRoleInput{RoleName: name, TagKeys: []string{"zone"}}))
-	want.Description, want.MaxSessionDuration, want.AssumeRolePolicyDocument, want.PermissionsBoundary, want.Tags = new("for all"), new(int32(3600)), new(trustTasks), nil, iamTagsOf()[:1]
+	want.Description, want.MaxSessionDuration, want.AssumeRolePolicyDocument, want.PermissionsBoundary, want.Tags = new("for all"), new(int32(3600)), new(trustTasks), nil, twoTags()[:1]
 	r.same(t, want)
 
 	// aws_iam_role_policy
@@ -138,8 +139,8 @@ func TestTerraformPolicy(t *testing.T) {
 		return text(t, v.PolicyVersion.Document), nil
 	}, "NoSuchEntity"}
 	r.isGone(t)
-	done(t)(c.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: new("tf-policy"), Path: new("/team/"), Description: new("for tasks"), PolicyDocument: new(spaced), Tags: iamTagsOf()}))
-	want := types.Policy{PolicyName: new("tf-policy"), Arn: arn, Path: new("/team/"), Description: new("for tasks"), Tags: iamTagsOf(), DefaultVersionId: new("v1"),
+	done(t)(c.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: new("tf-policy"), Path: new("/team/"), Description: new("for tasks"), PolicyDocument: new(spaced), Tags: twoTags()}))
+	want := types.Policy{PolicyName: new("tf-policy"), Arn: arn, Path: new("/team/"), Description: new("for tasks"), Tags: twoTags(), DefaultVersionId: new("v1"),
 		AttachmentCount: new(int32(0)), PermissionsBoundaryUsageCount: new(int32(0)), IsAttachable: true}
 	r.same(t, want)
 	document.same(t, spaced)
@@ -180,8 +181,8 @@ func TestTerraformInstanceProfile(t *testing.T) {
 		return p, nil
 	}, "NoSuchEntity"}
 	r.isGone(t)
-	done(t)(c.CreateInstanceProfile(ctx, &iam.CreateInstanceProfileInput{InstanceProfileName: name, Path: new("/team/"), Tags: iamTagsOf()}))
-	want := types.InstanceProfile{InstanceProfileName: name, Path: new("/team/"), Arn: new("arn:aws:iam::" + w.Account + ":instance-profile/team/tf-profile"), Roles: []types.Role{}, Tags: iamTagsOf()}
+	done(t)(c.CreateInstanceProfile(ctx, &iam.CreateInstanceProfileInput{InstanceProfileName: name, Path: new("/team/"), Tags: twoTags()}))
+	want := types.InstanceProfile{InstanceProfileName: name, Path: new("/team/"), Arn: new("arn:aws:iam::" + w.Account + ":instance-profile/team/tf-profile"), Roles: []types.Role{}, Tags: twoTags()}
 	r.same(t, want)
 	done(t)(c.AddRoleToInstanceProfile(ctx, &iam.AddRoleToInstanceProfileInput{InstanceProfileName: name, RoleName: name}))
 	want.Roles = []types.Role{{RoleName: name, Arn: new("arn:aws:iam::" + w.Account + ":role/tf-profile")}}
@@ -213,11 +214,11 @@ func TestTerraformOpenIDConnectProvider(t *testing.T) {
 	r.isGone(t)
 	prints := []string{strings.Repeat("b", 40), strings.Repeat("a", 40)}
 	made := must[*iam.CreateOpenIDConnectProviderOutput](t)(c.CreateOpenIDConnectProvider(ctx, &iam.CreateOpenIDConnectProviderInput{Url: new("https://tf.example.com/path"),
-		ClientIDList: []string{"sts.amazonaws.com", "another"}, ThumbprintList: prints, Tags: iamTagsOf()}))
+		ClientIDList: []string{"sts.amazonaws.com", "another"}, ThumbprintList: prints, Tags: twoTags()}))
 	if *made.OpenIDConnectProviderArn != *arn {
 		t.Errorf("ARN %s", *made.OpenIDConnectProviderArn)
 	}
-	want := iam.GetOpenIDConnectProviderOutput{Url: new("tf.example.com/path"), ClientIDList: []string{"sts.amazonaws.com", "another"}, ThumbprintList: prints, Tags: iamTagsOf()}
+	want := iam.GetOpenIDConnectProviderOutput{Url: new("tf.example.com/path"), ClientIDList: []string{"sts.amazonaws.com", "another"}, ThumbprintList: prints, Tags: twoTags()}
 	r.same(t, want)
 	done(t)(c.UpdateOpenIDConnectProviderThumbprint(ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: arn, ThumbprintList: prints[:1]}))
 	done(t)(c.RemoveClientIDFromOpenIDConnectProvider(ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: new("another")}))
