@@ -57,7 +57,7 @@ func TestAccounts(t *testing.T) {
 	ctx := deadline(t)
 	netns := len(a.vpcs(t))
 	events := func() []string {
-		files, err := filepath.Glob(filepath.Join(a.Dir, "events", "*", "*.log"))
+		files, err := filepath.Glob(filepath.Join(a.Dir, "events", "??", "*", "*"))
 		if err != nil {
 			t.Fatal(err)
 		}
