@@ -73,7 +73,10 @@ func TestMain(m *testing.M) {
 		}
 		r, err := lab.Up(ctx, lab.Options{Binary: binary, Dir: filepath.Join(tmp, "region")})
 		if err != nil {
-			return fail(errors.Join(err, r.Down(ctx, true)))
+			if r != nil {
+				err = errors.Join(err, end(r))
+			}
+			return fail(err)
 		}
 		w = &world{Region: r}
 		code := 1
