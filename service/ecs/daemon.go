@@ -200,7 +200,7 @@ func (e *ECS) UpdateDaemon(ctx context.Context, in *api.UpdateDaemonInput) (*api
 		if err := e.rollOut(tx, &d, &spec, cluster, now); err != nil {
 			return err
 		}
-		e.sweepDefinitions(tx, account)
+		e.sweepDefinitions(tx, account, now)
 		out.DaemonArn, out.Status, out.CreatedAt, out.UpdatedAt, out.DeploymentArn = &d.ARN, api.DaemonStatus(d.Status), at(d.CreatedAt), at(d.UpdatedAt), &d.Deployment
 		return nil
 	})
@@ -230,7 +230,7 @@ func (e *ECS) DeleteDaemon(ctx context.Context, in *api.DeleteDaemonInput) (*api
 			state.DaemonDeployments.Delete(tx, arn)
 		}
 		state.Daemons.Delete(tx, d.ARN)
-		e.sweepDefinitions(tx, account)
+		e.sweepDefinitions(tx, account, now)
 		out.DaemonArn, out.Status, out.CreatedAt, out.UpdatedAt, out.DeploymentArn = &d.ARN, api.DaemonStatusDeleteInProgress, at(d.CreatedAt), at(now), &d.Deployment
 		return nil
 	})

@@ -154,6 +154,12 @@ func TestDaemons(t *testing.T) {
 	if gone := try(b, b.DeleteDaemon, &api.DeleteDaemonInput{DaemonArn: made.DaemonArn}); gone.Status != "DELETE_IN_PROGRESS" {
 		t.Errorf("%s", pretty(gone))
 	}
+	if s := try(b, b.DescribeDaemonTaskDefinition, &api.DescribeDaemonTaskDefinitionInput{DaemonTaskDefinition: &two}).DaemonTaskDefinition; s.Status != "DELETED" {
+		t.Errorf("%s", pretty(s))
+	}
+	// It can be seen for an hour after its end, and the next deletion forgets it.
+	b.time = b.time.Add(time.Hour + time.Second)
+	try(b, b.DeleteDaemonTaskDefinition, &api.DeleteDaemonTaskDefinitionInput{DaemonTaskDefinition: &one})
 	refuse(b, b.DescribeDaemonTaskDefinition, &api.DescribeDaemonTaskDefinitionInput{DaemonTaskDefinition: &two}, "ClientException: Unable to describe daemon task definition.")
 	refuse(b, b.DescribeDaemon, &api.DescribeDaemonInput{DaemonArn: made.DaemonArn}, "DaemonNotFoundException: Daemon not found.")
 	refuse(b, b.DeleteDaemon, &api.DeleteDaemonInput{DaemonArn: made.DaemonArn}, "DaemonNotFoundException: Daemon not found.")

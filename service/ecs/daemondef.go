@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	api "github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/store"
@@ -112,7 +113,8 @@ func (e *ECS) RegisterDaemonTaskDefinition(ctx context.Context, in *api.Register
 	})
 }
 
-// DescribeDaemonTaskDefinition shows a revision, or the newest active one of a family.
+// DescribeDaemonTaskDefinition shows a revision, or the newest active one of a
+// family. A deleted revision says so for a while.
 func (e *ECS) DescribeDaemonTaskDefinition(ctx context.Context, in *api.DescribeDaemonTaskDefinitionInput) (*api.DescribeDaemonTaskDefinitionOutput, error) {
 	td, err := e.daemonDefinition(e.db.Snapshot(), e.caller(ctx).Account, val(in.DaemonTaskDefinition))
 	if err != nil {
@@ -145,14 +147,18 @@ func (e *ECS) DeleteDaemonTaskDefinition(ctx context.Context, in *api.DeleteDaem
 			n.Doc.Status, n.Doc.DeleteRequestedAt = api.DaemonTaskDefinitionStatusDeleteInProgress, &now
 			state.DaemonDefinitions.Put(tx, &n)
 		}
-		e.sweepDefinitions(tx, account)
+		e.sweepDefinitions(tx, account, now)
 		return nil
 	})
 }
 
-// sweepDefinitions forgets the revisions that are to be deleted and that no
-// daemon has.
-func (e *ECS) sweepDefinitions(tx *store.Tx, account string) {
+// deletedFor is how long a deleted revision can still be described, for those
+// who wait for its end.
+const deletedFor = time.Hour
+
+// sweepDefinitions marks the revisions that are to be deleted and that no
+// daemon has as deleted, and forgets those that have been so for long.
+func (e *ECS) sweepDefinitions(tx *store.Tx, account string, now time.Time) {
 	state.Daemons.Guard(tx, e.arn(account, "daemon/"))
 	used := map[string]bool{}
 	for d := range state.Daemons.Prefix(tx, e.arn(account, "daemon/")) {
@@ -160,11 +166,20 @@ func (e *ECS) sweepDefinitions(tx *store.Tx, account string) {
 			used[rev.Definition] = true
 		}
 	}
+	var deleted []*state.DaemonDefinition
 	var gone []string
 	for td := range state.DaemonDefinitions.By(tx, "account", account) {
-		if td.Doc.Status == api.DaemonTaskDefinitionStatusDeleteInProgress && !used[td.ARN] {
+		switch {
+		case td.Doc.Status == api.DaemonTaskDefinitionStatusDeleteInProgress && !used[td.ARN]:
+			n := *td
+			n.Doc.Status, n.DeletedAt = api.DaemonTaskDefinitionStatusDeleted, now
+			deleted = append(deleted, &n)
+		case td.Doc.Status == api.DaemonTaskDefinitionStatusDeleted && now.Sub(td.DeletedAt) > deletedFor:
 			gone = append(gone, td.ARN)
 		}
+	}
+	for _, td := range deleted {
+		state.DaemonDefinitions.Put(tx, td)
 	}
 	for _, arn := range gone {
 		state.DaemonDefinitions.Delete(tx, arn)
@@ -187,6 +202,7 @@ func (e *ECS) ListDaemonTaskDefinitions(ctx context.Context, in *api.ListDaemonT
 	var all []*state.DaemonDefinition
 	for td := range state.DaemonDefinitions.By(r, "account", account) {
 		if in.Family != nil && td.Family != *in.Family || !strings.HasPrefix(td.Family, val(in.FamilyPrefix)) ||
+			td.Doc.Status == api.DaemonTaskDefinitionStatusDeleted ||
 			status != api.DaemonTaskDefinitionStatusFilterAll && string(td.Doc.Status) != string(status) {
 			continue
 		}

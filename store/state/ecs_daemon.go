@@ -13,6 +13,7 @@ type DaemonDefinition struct {
 	Revision             int
 	Doc                  ecs.DaemonTaskDefinition
 	Tags                 []Tag
+	DeletedAt            time.Time // when its status became DELETED
 }
 
 // DaemonDefinitions is keyed by ARN.
