@@ -533,7 +533,7 @@ func TestExec(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	g := group(t, runtime.Group{Memory: 128 << 20})
-	b := create(t, runtime.Spec{Group: g, Command: []string{"alloc", "20", "spin", "50", "out", "ready", "wait"}, PidsLimit: 50})
+	b := create(t, runtime.Spec{Group: g, Command: []string{"alloc", "20", "spin", "100", "out", "ready", "wait"}, PidsLimit: 50})
 	b.start()
 	b.line()
 	b.line()
