@@ -35,6 +35,29 @@ func (l layout) shortID() string {
 // run holds sockets and namespaces: paths that must be short and do not outlive a reboot.
 func (l layout) run() string { return filepath.Join("/run/berth", l.shortID()) }
 
+// ended is a file that says that no task of the region runs on this machine, and
+// that the server has not heard of that.
+func (l layout) ended() string { return filepath.Join(l.run(), "ended") }
+
+// begin makes the run directory. If there was none, `berth down` or the end of
+// the machine took it away, and the tasks with it.
+func (l layout) begin() error {
+	if err := os.MkdirAll(filepath.Dir(l.run()), 0o711); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	err := os.Mkdir(l.run(), 0o711)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.WriteFile(l.ended(), nil, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	return nil
+}
+
 func (l layout) socket() string     { return filepath.Join(l.run(), "server.sock") }
 func (l layout) etcd() string       { return filepath.Join(l.data, "etcd") }
 func (l layout) tls() string        { return filepath.Join(l.data, "tls") }

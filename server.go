@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -144,6 +145,9 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err := ecsAPI.Bootstrap(ctx); err != nil {
 		return nil, fmt.Errorf("set up default cluster: %w", err)
 	}
+	if err := tasksEnded(ctx, c.layout, ecsAPI); err != nil {
+		return nil, err
+	}
 	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID})
 	ecrAPI, err := ecr.New(ecr.Config{DB: db, Registry: s.registry, Endpoint: s.registryEndpoint})
 	if err != nil {
@@ -207,6 +211,25 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	}
 	s.nodes = mux
 	return s, nil
+}
+
+// tasksEnded hands on that the tasks of this machine ended with the region or
+// the machine. Nothing serves yet, so none can have begun since.
+func tasksEnded(ctx context.Context, l layout, tasks *ecs.ECS) error {
+	if _, err := os.Stat(l.ended()); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("how the tasks of this machine ended: %w", err)
+	}
+	name, err := os.Hostname() // as the node calls itself
+	if err != nil {
+		return fmt.Errorf("name of this machine: %w", err)
+	}
+	if err := tasks.HostStopped(ctx, name); err != nil {
+		return err
+	}
+	return os.Remove(l.ended())
 }
 
 // checks gives a service's table the door's type.

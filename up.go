@@ -48,8 +48,8 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	if known && (s.Region != have.Region || s.Account != have.Account) {
 		return cli.WithHint(fmt.Errorf("%s holds region %s of account %s", l.data, have.Region, have.Account), "Another --data-dir takes another region.")
 	}
-	if err := os.MkdirAll(l.run(), 0o711); err != nil {
-		return fmt.Errorf("run directory: %w", err)
+	if err := l.begin(); err != nil {
+		return err
 	}
 	if o.Detach {
 		if _, running := process.Find(l.run(), "up"); running {

@@ -533,7 +533,7 @@ func TestExec(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	g := group(t, runtime.Group{Memory: 128 << 20})
-	b := create(t, runtime.Spec{Group: g, Command: []string{"alloc", "20", "spin", "50", "out", "ready", "wait"}, PidsLimit: 50})
+	b := create(t, runtime.Spec{Group: g, Command: []string{"alloc", "20", "spin", "100", "out", "ready", "wait"}, PidsLimit: 50})
 	b.start()
 	b.line()
 	b.line()
@@ -730,10 +730,34 @@ func TestExecLeavesNoOrphans(t *testing.T) {
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	b.alone()
+}
+
+// TestExecMayEndAtAnyMoment: the same at whatever point of its way the caller
+// goes.
+func TestExecMayEndAtAnyMoment(t *testing.T) {
+	b := create(t, runtime.Spec{Command: []string{"wait"}})
+	b.start()
+	b.line()
+	all := testContext(t)
+	for n := range 24 {
+		ctx, cancel := context.WithTimeout(all, time.Duration(n)*8*time.Millisecond)
+		res, err := b.r.Exec(ctx, b.id, runtime.Exec{Args: []string{"/tiny", "hold", "60000", "stubborn"}})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%+v %v", res, err)
+		}
+	}
+	b.alone()
+}
+
+// alone fails if the container has more processes than its first.
+func (b *box) alone() {
+	b.t.Helper()
 	for _, d := range cgroupDirs(lab.cg + "/" + b.id) {
 		procs, err := os.ReadFile(filepath.Join(d, "cgroup.procs"))
 		if err == nil && len(strings.Fields(string(procs))) > 1 {
-			t.Errorf("processes in %s: %q", d, procs)
+			b.t.Errorf("processes in %s: %q", d, procs)
 		}
 	}
 }

@@ -69,22 +69,34 @@ func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (res runt
 		kept.limit = defaultExecOutput
 	}
 	x := &execution{r: r, container: id, id: execID, pipe: pipe, f: f}
-	_, err = r.tasks.Exec(ctx, &tasks.ExecProcessRequest{
+	late, cancel := r.outlast(ctx)
+	defer cancel()
+	_, err = r.tasks.Exec(late, &tasks.ExecProcessRequest{
 		ContainerID: id, ExecID: execID, Stdout: pipe, Stderr: pipe,
 		Spec: &anypb.Any{TypeUrl: any.GetTypeUrl(), Value: any.GetValue()},
 	})
 	if err != nil {
 		err = notRunning(native(err))
-		if ctx.Err() == nil && !errors.Is(err, runtime.ErrUnavailable) {
+		if late.Err() == nil && !errors.Is(err, runtime.ErrUnavailable) {
 			x.close() // there is none
-			return res, err
+		} else {
+			x.abandon(0)
 		}
-		x.abandon(0)
+		if ctx.Err() != nil {
+			return res, ctx.Err()
+		}
 		return res, err
 	}
-	started, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID})
+	if ctx.Err() != nil {
+		x.abandon(0)
+		return res, ctx.Err()
+	}
+	started, err := r.tasks.Start(late, &tasks.StartRequest{ContainerID: id, ExecID: execID})
 	if err != nil {
 		x.abandon(0)
+		if ctx.Err() != nil {
+			return res, ctx.Err()
+		}
 		return res, commandError(notRunning(native(err)), process.Args[0])
 	}
 	drained := make(chan struct{})
@@ -117,6 +129,24 @@ func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (res runt
 	res.ExitCode = int(exit.ExitStatus)
 	res.Output, res.Truncated = kept.take()
 	return res, nil
+}
+
+// outlast is a context for making and starting a process. It goes on when ctx
+// ends: the process may be there, and have started others, long before the answer
+// is, and without the answer nobody knows of it. One that does not come holds
+// the caller up for execCleanUp and no longer.
+func (r *Runtime) outlast(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(r.life)
+	stop := context.AfterFunc(ctx, func() { // ends with late
+		patience := time.NewTimer(execCleanUp)
+		defer patience.Stop()
+		select {
+		case <-patience.C:
+			cancel()
+		case <-late.Done():
+		}
+	})
+	return late, func() { stop(); cancel() }
 }
 
 // execution is an exec'd process and what has to be removed of it.
@@ -152,6 +182,11 @@ func (x *execution) delete() {
 		return native(err)
 	}
 	if err := del(); err != nil && !errors.Is(err, runtime.ErrNotFound) {
+		// It runs. If it was started and the answer lost, that it does, and as
+		// which process, is only known from here.
+		if now, err := x.r.tasks.Get(ctx, &tasks.GetRequest{ContainerID: x.container, ExecID: x.id}); err == nil && now.GetProcess().GetPid() != 0 {
+			x.r.killTree(x.container, int(now.GetProcess().GetPid()))
+		}
 		_, _ = x.r.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: x.container, ExecID: x.id, Signal: uint32(syscall.SIGKILL)})
 		_, _ = x.r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: x.container, ExecID: x.id})
 		_ = del()

@@ -2,12 +2,15 @@ package ecs
 
 import (
 	"cmp"
+	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	api "github.com/berth-run/berth/aws/ecs"
+	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
 
@@ -164,6 +167,37 @@ func whyStopped(t *state.Task, reason string) (code, text string) {
 		return string(api.TaskStopCodeEssentialContainerExited), cmp.Or(reason, "Essential container in task exited")
 	}
 	return string(api.TaskStopCodeTaskFailedToStart), cmp.Or(reason, failure, "Task failed to start")
+}
+
+// HostStopped says of the tasks that ran on a node that they ended with it. It
+// is called when nothing of them can be left, before anybody else could say
+// that their containers have exited, which would be true and not the reason.
+//
+// For a task on an EC2 instance AWS says TerminationNotice and "Host EC2
+// (instance i-…) stopped." What it says of a Fargate task whose host went is not
+// known to us; the code is taken from there and the words are ours.
+func (e *ECS) HostStopped(ctx context.Context, node string) error {
+	err := e.db.Update(ctx, func(tx *store.Tx) error {
+		n, ok := state.Nodes.Get(tx, node)
+		if !ok {
+			return nil // it has not joined yet
+		}
+		now := e.now()
+		for _, t := range slices.Collect(state.Tasks.By(tx, "instance", n.Instance)) {
+			if t.StartedAt.IsZero() || t.LastStatus == state.Stopped {
+				continue
+			}
+			next := t.Clone()
+			if next.WantStop(string(api.TaskStopCodeTerminationNotice), "Host stopped.", now) {
+				state.Tasks.Put(tx, next)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("tasks of node %s, which was stopped: %w", node, err)
+	}
+	return nil
 }
 
 // neverRan tells from a container's reason that it was never started. An error

@@ -526,3 +526,40 @@ func TestDefinitionsThatCannotRunYet(t *testing.T) {
 		refuse(b, b.CreateService, read[api.CreateServiceInput](t, strings.Replace(serviceInput(""), `"taskDefinition":"web"`, `"taskDefinition":"f"`, 1)), want)
 	}
 }
+
+// What ran on a node that was stopped ended with it, and neither by itself nor
+// for a second reason. What had not begun begins when the node is back.
+func TestHostStopped(t *testing.T) {
+	b := newBench(t)
+	b.register(webDefinition)
+	var arns []string
+	for range 4 {
+		arns = append(arns, *b.run("").Tasks[0].TaskArn)
+	}
+	running, user, waiting, elsewhere := arns[0], arns[1], arns[2], arns[3]
+	for _, arn := range arns {
+		b.place(arn)
+		b.attached(arn)
+		if arn != waiting {
+			b.submit(arn, `{"status":"RUNNING"}`)
+		}
+	}
+	try(b, b.StopTask, &api.StopTaskInput{Task: &user, Reason: new("enough")})
+	b.put(func(tx *store.Tx) {
+		state.Nodes.Put(tx, &state.Node{Name: "n1", Instance: nodeInst})
+		away := b.task(elsewhere).Clone()
+		away.Instance = nodeInst + "2"
+		state.Tasks.Put(tx, away)
+	})
+	for range 2 { // whoever did it may die before it is noted
+		b.must(b.HostStopped(b.ctx, "n1"))
+	}
+	b.must(b.HostStopped(b.ctx, "nobody"))
+	b.submit(running, `{"status":"STOPPED","reason":"lost"}`)
+	for arn, want := range map[string]string{running: "STOPPED TerminationNotice Host stopped.", user: "STOPPED UserInitiated enough", waiting: "RUNNING  ", elsewhere: "RUNNING  "} {
+		now := b.task(arn)
+		if got := now.DesiredStatus + " " + now.StopCode + " " + now.StoppedReason; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -146,8 +146,8 @@ func TestDownAndUp(t *testing.T) {
 			t.Errorf("page %q", got)
 		}
 	}
-	// What nobody replaces has ended, and says so.
-	if now := alone.wait("STOPPED"); now.StopCode == "" || value(now.StoppedReason) == "" {
+	// What nobody replaces has ended, and says that it did not do so by itself.
+	if now := alone.wait("STOPPED"); now.StopCode != ecs.TaskStopCodeTerminationNotice || value(now.StoppedReason) != "Host stopped." {
 		t.Errorf("a task that ended with the region: %s", show(now))
 	}
 	images := call[ecr.DescribeImagesOutput](t, w, lab.ECR, "DescribeImages", &ecr.DescribeImagesInput{RepositoryName: new("box")})

@@ -459,6 +459,14 @@ func (r *run) empty() {
 // end stops everything and compares with the beginning.
 func (r *run) end() {
 	r.t.Helper()
+	if b, err := os.ReadFile(filepath.Join(r.w.Dir, "logs", "node.log")); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, "OCI runtime") {
+				r.t.Log(strings.TrimSpace(line))
+				break
+			}
+		}
+	}
 	r.t.Logf("killed %v; %d calls were made again", r.kills, r.unheard)
 	must[ecs.DeleteServiceOutput](r, lab.ECS, "DeleteService", &ecs.DeleteServiceInput{Service: new("steady"), Force: new(true)})
 	for _, k := range r.steady {

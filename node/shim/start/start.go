@@ -74,20 +74,13 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	// containers find it.
 	sum := sha256.Sum256([]byte(filepath.Join(daemon, namespace, group)))
 	path := filepath.Join(p.sockets, hex.EncodeToString(sum[:]))
-	fd, err := listen(path)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		if serves(path) {
-			_, err := out.Write(encode("unix://" + path))
-			return err
-		}
-		// Its shim was killed.
-		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("remove socket of a shim that is gone: %w", err)
-		}
-		fd, err = listen(path)
-	}
+	fd, err := claim(path)
 	if err != nil {
 		return fmt.Errorf("listen at %s: %w", path, err)
+	}
+	if fd < 0 {
+		_, err := out.Write(encode("unix://" + path))
+		return err
 	}
 	pid, err := shim([]string{"-namespace", namespace, "-id", id, "-address", daemon}, fd)
 	if err == nil {
@@ -131,11 +124,42 @@ func groupOf(spec, id string) (string, error) {
 	return id, nil
 }
 
-// listen makes the socket that only root may speak to.
-func listen(path string) (fd int, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+// claim makes the group's socket, or answers -1 if a shim serves it. Containers
+// of a group are made at the same time, and a socket that another has bound and
+// does not listen at yet looks like that of a shim that was killed. So it is one
+// after the other.
+func claim(path string) (fd int, err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return -1, err
 	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return -1, err
+	}
+	defer lock.Close() // unlocks
+	for err = syscall.EINTR; err == syscall.EINTR; {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	fd, err = listen(path)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return fd, err
+	}
+	if serves(path) {
+		return -1, nil
+	}
+	// Its shim was killed.
+	if err := os.Remove(path); err != nil {
+		return -1, fmt.Errorf("remove socket of a shim that is gone: %w", err)
+	}
+	return listen(path)
+}
+
+// listen makes the socket that only root may speak to.
+func listen(path string) (fd int, err error) {
 	fd, err = syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err

@@ -1,6 +1,10 @@
 package start
 
 import (
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
@@ -35,6 +39,38 @@ func TestWire(t *testing.T) {
 			t.Fatalf("%v", &out)
 		}
 	})
+}
+
+// TestClaim: of all that want a group's socket at the same time one gets it,
+// also in the place of a shim that was killed.
+func TestClaim(t *testing.T) {
+	for round := range 100 {
+		path := filepath.Join(t.TempDir(), "s")
+		if round%2 == 1 {
+			fd, err := listen(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = syscall.Close(fd)
+		}
+		var won atomic.Int32
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				fd, err := claim(path)
+				if err != nil {
+					t.Error(err)
+				} else if fd >= 0 {
+					won.Add(1)
+					t.Cleanup(func() { _ = syscall.Close(fd) })
+				}
+			})
+		}
+		wg.Wait()
+		if n := won.Load(); n != 1 {
+			t.Fatalf("round %d: %d have the socket", round, n)
+		}
+	}
 }
 
 func FuzzDecode(f *testing.F) {

@@ -64,9 +64,12 @@ func main() {
 				b[i] = byte(i >> 8)
 			}
 			fmt.Println("allocated", len(b))
-		case "spin": // for so many milliseconds
+		case "spin": // for so many milliseconds of the processor's
 			n, _ := strconv.Atoi(next())
-			for end := time.Now().Add(time.Duration(n) * time.Millisecond); time.Now().Before(end); {
+			for used := int64(0); used < int64(n)*1000; {
+				var u syscall.Rusage
+				must(syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+				used = u.Utime.Nano()/1000 + u.Stime.Nano()/1000
 			}
 		case "write":
 			path := next()
