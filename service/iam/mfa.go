@@ -211,6 +211,10 @@ func (s *Service) GetMFADevice(ctx context.Context, in *api.GetMFADeviceInput) (
 		return nil, err
 	}
 	u := userByID(snap, d.UserID)
+	// Without a name, a user was authorized for itself.
+	if c := auth.FromContext(ctx); in.UserName == nil && c.Kind == auth.User && (u == nil || u.ID != c.PrincipalID()) {
+		return nil, noSuch("MFA Device invalid for user.")
+	}
 	if in.UserName != nil && (u == nil || !strings.EqualFold(u.Name, *in.UserName)) {
 		return nil, noSuch("MFA Device invalid for user.")
 	}

@@ -107,3 +107,18 @@ func (w *world) deleteUserWithoutKeys(name string) (any, error) {
 	}
 	return w.DeleteUser(w.ctx, &sdk.DeleteUserInput{UserName: &name})
 }
+
+// A user who may look at itself sees nothing of what others have.
+func TestDeviceOfAnotherIsNotShown(t *testing.T) {
+	w := newWorld(t)
+	bob := w.user("bob", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:GetMFADevice","Resource":"arn:aws:iam::*:user/bob"}}`)
+	eve := w.someone("AIDAEVE", "AKIAXXXXXXXXXXXXXXXX")
+	b, _ := state.Users.Get(w.db.Snapshot(), state.IAMKey(acct, "bob"))
+	w.put(func(tx *store.Tx) {
+		for name, id := range map[string]string{"bobs": b.ID, "eves": eve.UserID} {
+			state.MFADevices.Put(tx, &state.MFADevice{Account: acct, Path: "/", Name: name, Seed: []byte("seed"), UserID: id, EnabledAt: w.now})
+		}
+	})
+	must(t)(bob.GetMFADevice(w.ctx, &sdk.GetMFADeviceInput{SerialNumber: new("arn:aws:iam::" + acct + ":mfa/bobs")}))
+	refused(t, "NoSuchEntity", "MFA Device invalid for user.")(bob.GetMFADevice(w.ctx, &sdk.GetMFADeviceInput{SerialNumber: new("arn:aws:iam::" + acct + ":mfa/eves")}))
+}
