@@ -54,6 +54,7 @@ var Stored = map[string]string{
 	"RunTask.capacityProviderStrategy":                            "acted upon; tasks of FARGATE_SPOT run as those of FARGATE and are never interrupted",
 	"CreateService.capacityProviderStrategy":                      "acted upon; tasks of FARGATE_SPOT run as those of FARGATE and are never interrupted",
 	"UpdateService.capacityProviderStrategy":                      "acted upon; tasks of FARGATE_SPOT run as those of FARGATE and are never interrupted",
+	"CreateTaskSet.capacityProviderStrategy":                      "acted upon; tasks of FARGATE_SPOT run as those of FARGATE and are never interrupted",
 	"CreateCapacityProvider.autoScalingGroupProvider":             "checked and kept; there is no Auto Scaling, so the group is not looked up and nothing scales; tasks that ask for it are refused",
 	"UpdateCapacityProvider.autoScalingGroupProvider":             "checked and kept; nothing scales",
 	"CreateCapacityProvider.managedInstancesProvider":             "checked and kept; no instances are started; tasks that ask for it are refused",
