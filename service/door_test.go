@@ -30,6 +30,7 @@ import (
 	"github.com/berth-run/berth/service/iam"
 	"github.com/berth-run/berth/service/sts"
 	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/test/lab"
 	"go.uber.org/goleak"
 )
 
@@ -144,7 +145,7 @@ func startWith(t testing.TB, change func(*service.Config)) *testRegion {
 }
 
 func (r *testRegion) config(key, secret, token string) aws.Config {
-	return aws.Config{Region: region, BaseEndpoint: &r.url, RetryMaxAttempts: 1, HTTPClient: http.DefaultClient,
+	return aws.Config{Region: region, BaseEndpoint: &r.url, RetryMaxAttempts: 1, HTTPClient: lab.Plain{Client: http.DefaultClient},
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: key, SecretAccessKey: secret, SessionToken: token}, nil
 		})}

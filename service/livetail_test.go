@@ -1,10 +1,8 @@
 package service_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -18,6 +16,7 @@ import (
 	"github.com/berth-run/berth/service"
 	"github.com/berth-run/berth/service/logs"
 	"github.com/berth-run/berth/service/logs/journal"
+	"github.com/berth-run/berth/test/lab"
 )
 
 // tailing is a region with logs, called by the SDK. The SDK puts stream- in
@@ -59,7 +58,7 @@ func tailing(t *testing.T) (*testRegion, *logs.Logs, *sdklogs.Client) {
 	})
 	r.url = "http://localhost:4566"
 	c := r.asRoot()
-	c.HTTPClient = plain{&http.Client{Transport: transport}}
+	c.HTTPClient = lab.Plain{Client: &http.Client{Transport: transport}}
 	client := sdklogs.NewFromConfig(c)
 	if _, err := client.CreateLogGroup(t.Context(), &sdklogs.CreateLogGroupInput{LogGroupName: new("g")}); err != nil {
 		t.Fatal(err)
@@ -68,23 +67,6 @@ func tailing(t *testing.T) (*testRegion, *logs.Logs, *sdklogs.Client) {
 		t.Fatal(err)
 	}
 	return r, api, client
-}
-
-// plain sends a copy of each request: with its own, the SDK closes the body, and
-// now and then the connection under it, when a server answers at once.
-type plain struct{ *http.Client }
-
-func (p plain) Do(r *http.Request) (*http.Response, error) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	q, err := http.NewRequestWithContext(r.Context(), r.Method, r.URL.String(), bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	q.Header = r.Header
-	return p.Client.Do(q)
 }
 
 const groupARN = "arn:aws:logs:" + region + ":" + account + ":log-group:g"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ type bench struct {
 	*ECS
 	t     *testing.T
 	time  time.Time
-	ids   int
+	ids   atomic.Int64
 	roles map[string]error // what PassRole answers, by role
 	// passed is what PassRole was asked.
 	passed []string
@@ -48,7 +49,7 @@ func newBench(t *testing.T) *bench {
 	b.ECS = New(Config{
 		DB: db, Region: "us-east-1", Account: account,
 		Clock: func() time.Time { return b.time },
-		NewID: func() string { b.ids++; return fmt.Sprintf("%032x", b.ids) },
+		NewID: func() string { return fmt.Sprintf("%032x", b.ids.Add(1)) },
 		PassRole: func(_ context.Context, _ store.Reader, _ *auth.Caller, role, service string) error {
 			b.passed = append(b.passed, role[strings.LastIndexByte(role, '/')+1:]+" to "+service)
 			return b.roles[role]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/berth-run/berth/service/iam"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
+	"github.com/berth-run/berth/test/lab"
 )
 
 const (
@@ -84,7 +86,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) client(key, secret string) *sdk.Client {
-	return sdk.New(sdk.Options{Region: region, BaseEndpoint: &w.url, Credentials: credentials.NewStaticCredentialsProvider(key, secret, ""), RetryMaxAttempts: 1,
+	return sdk.New(sdk.Options{Region: region, BaseEndpoint: &w.url, Credentials: credentials.NewStaticCredentialsProvider(key, secret, ""), RetryMaxAttempts: 1, HTTPClient: lab.Plain{Client: http.DefaultClient},
 		Retryer: aws.NopRetryer{}})
 }
 

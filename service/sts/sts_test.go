@@ -29,6 +29,7 @@ import (
 	"github.com/berth-run/berth/service/sts"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
+	"github.com/berth-run/berth/test/lab"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -98,7 +99,7 @@ func (w *world) put(fn func(tx *store.Tx)) {
 }
 
 func (w *world) config(key, secret, token string) aws.Config {
-	return aws.Config{Region: region, BaseEndpoint: &w.server.URL, RetryMaxAttempts: 1, HTTPClient: w.server.Client(),
+	return aws.Config{Region: region, BaseEndpoint: &w.server.URL, RetryMaxAttempts: 1, HTTPClient: lab.Plain{Client: w.server.Client()},
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: key, SecretAccessKey: secret, SessionToken: token}, nil
 		})}

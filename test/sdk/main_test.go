@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,7 +113,7 @@ const trustTasks = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Prin
 
 // furnish makes the clients and what tests need.
 func (w *world) furnish(ctx context.Context) error {
-	w.config = aws.Config{Region: w.Name, BaseEndpoint: &w.Endpoint, Credentials: credentials.NewStaticCredentialsProvider(w.Root.AccessKeyID, w.Root.Secret, "")}
+	w.config = aws.Config{Region: w.Name, BaseEndpoint: &w.Endpoint, HTTPClient: lab.Plain{Client: http.DefaultClient}, Credentials: credentials.NewStaticCredentialsProvider(w.Root.AccessKeyID, w.Root.Secret, "")}
 	w.ecs, w.ecr, w.ec2 = ecs.NewFromConfig(w.config), ecr.NewFromConfig(w.config), ec2.NewFromConfig(w.config)
 	w.iam, w.logs = iam.NewFromConfig(w.config), cloudwatchlogs.NewFromConfig(w.config)
 
