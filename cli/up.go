@@ -71,7 +71,7 @@ func (a *app) up() *cobra.Command {
 	f.StringVar(&listen, "listen", DefaultListen, "address and port of the API, HTTP and HTTPS alike")
 	f.StringVar(&region, "region", DefaultRegion, "name of the region")
 	f.StringVar(&account, "account", DefaultAccount, "id of the account")
-	f.StringVar(&throttle, "throttle", "100", "how often an account may call: aws for what AWS allows, a factor of that, or off")
+	f.StringVar(&throttle, "throttle", "100", "how often an account may call: aws for what AWS allows, a factor of that, or off; the region remembers it")
 	f.StringVar(&o.Containerd, "containerd", "", "use the machine's containerd at this address instead of Berth's own")
 	f.DurationVar(&o.HealthyAfter, "healthy-after", DefaultHealthyAfter, "how long a container without a health check must run to count as healthy")
 	return c

@@ -344,7 +344,9 @@ func (d *Door) log(ctx context.Context, x *exchange, err, encodeErr error) {
 	if code != "" {
 		attrs = append(attrs, slog.String("code", code))
 	}
-	if status >= 500 {
+	// What the region refuses on purpose (503 for a call too many, 501 for what it does not have)
+	// is the caller's news, not the operator's.
+	if status == http.StatusInternalServerError {
 		level = slog.LevelError
 		attrs = append(attrs, slog.Any("error", err))
 	}
