@@ -106,7 +106,7 @@ type server struct {
 	usage    *iam.Usage
 	owner    *owner.Owner
 
-	freeing sync.Mutex
+	freeing sync.Mutex // one collection at a time; nothing that answers calls takes it
 }
 
 func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logger) (*server, error) {
