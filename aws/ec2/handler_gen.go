@@ -22,11 +22,13 @@ type Handler interface {
 	AssociateRouteTable(ctx context.Context, in *AssociateRouteTableInput) (*AssociateRouteTableOutput, error)
 	AssociateSecurityGroupVpc(ctx context.Context, in *AssociateSecurityGroupVpcInput) (*AssociateSecurityGroupVpcOutput, error)
 	AssociateSubnetCidrBlock(ctx context.Context, in *AssociateSubnetCidrBlockInput) (*AssociateSubnetCidrBlockOutput, error)
+	AssociateTrunkInterface(ctx context.Context, in *AssociateTrunkInterfaceInput) (*AssociateTrunkInterfaceOutput, error)
 	AssociateVpcCidrBlock(ctx context.Context, in *AssociateVpcCidrBlockInput) (*AssociateVpcCidrBlockOutput, error)
 	AttachInternetGateway(ctx context.Context, in *AttachInternetGatewayInput) (*AttachInternetGatewayOutput, error)
 	AttachNetworkInterface(ctx context.Context, in *AttachNetworkInterfaceInput) (*AttachNetworkInterfaceOutput, error)
 	AuthorizeSecurityGroupEgress(ctx context.Context, in *AuthorizeSecurityGroupEgressInput) (*AuthorizeSecurityGroupEgressOutput, error)
 	AuthorizeSecurityGroupIngress(ctx context.Context, in *AuthorizeSecurityGroupIngressInput) (*AuthorizeSecurityGroupIngressOutput, error)
+	CancelSpotInstanceRequests(ctx context.Context, in *CancelSpotInstanceRequestsInput) (*CancelSpotInstanceRequestsOutput, error)
 	CopyImage(ctx context.Context, in *CopyImageInput) (*CopyImageOutput, error)
 	CreateDefaultSubnet(ctx context.Context, in *CreateDefaultSubnetInput) (*CreateDefaultSubnetOutput, error)
 	CreateDefaultVpc(ctx context.Context, in *CreateDefaultVpcInput) (*CreateDefaultVpcOutput, error)
@@ -89,10 +91,12 @@ type Handler interface {
 	DescribeInstanceAttribute(ctx context.Context, in *DescribeInstanceAttributeInput) (*DescribeInstanceAttributeOutput, error)
 	DescribeInstanceCreditSpecifications(ctx context.Context, in *DescribeInstanceCreditSpecificationsInput) (*DescribeInstanceCreditSpecificationsOutput, error)
 	DescribeInstanceStatus(ctx context.Context, in *DescribeInstanceStatusInput) (*DescribeInstanceStatusOutput, error)
+	DescribeInstanceTopology(ctx context.Context, in *DescribeInstanceTopologyInput) (*DescribeInstanceTopologyOutput, error)
 	DescribeInstanceTypeOfferings(ctx context.Context, in *DescribeInstanceTypeOfferingsInput) (*DescribeInstanceTypeOfferingsOutput, error)
 	DescribeInstanceTypes(ctx context.Context, in *DescribeInstanceTypesInput) (*DescribeInstanceTypesOutput, error)
 	DescribeInstances(ctx context.Context, in *DescribeInstancesInput) (*DescribeInstancesOutput, error)
 	DescribeInternetGateways(ctx context.Context, in *DescribeInternetGatewaysInput) (*DescribeInternetGatewaysOutput, error)
+	DescribeIpv6Pools(ctx context.Context, in *DescribeIpv6PoolsInput) (*DescribeIpv6PoolsOutput, error)
 	DescribeKeyPairs(ctx context.Context, in *DescribeKeyPairsInput) (*DescribeKeyPairsOutput, error)
 	DescribeLaunchTemplateVersions(ctx context.Context, in *DescribeLaunchTemplateVersionsInput) (*DescribeLaunchTemplateVersionsOutput, error)
 	DescribeLaunchTemplates(ctx context.Context, in *DescribeLaunchTemplatesInput) (*DescribeLaunchTemplatesOutput, error)
@@ -108,6 +112,7 @@ type Handler interface {
 	DescribeSecurityGroupRules(ctx context.Context, in *DescribeSecurityGroupRulesInput) (*DescribeSecurityGroupRulesOutput, error)
 	DescribeSecurityGroupVpcAssociations(ctx context.Context, in *DescribeSecurityGroupVpcAssociationsInput) (*DescribeSecurityGroupVpcAssociationsOutput, error)
 	DescribeSecurityGroups(ctx context.Context, in *DescribeSecurityGroupsInput) (*DescribeSecurityGroupsOutput, error)
+	DescribeSpotInstanceRequests(ctx context.Context, in *DescribeSpotInstanceRequestsInput) (*DescribeSpotInstanceRequestsOutput, error)
 	DescribeStaleSecurityGroups(ctx context.Context, in *DescribeStaleSecurityGroupsInput) (*DescribeStaleSecurityGroupsOutput, error)
 	DescribeSubnets(ctx context.Context, in *DescribeSubnetsInput) (*DescribeSubnetsOutput, error)
 	DescribeTags(ctx context.Context, in *DescribeTagsInput) (*DescribeTagsOutput, error)
@@ -117,6 +122,7 @@ type Handler interface {
 	DescribeVpcBlockPublicAccessOptions(ctx context.Context, in *DescribeVpcBlockPublicAccessOptionsInput) (*DescribeVpcBlockPublicAccessOptionsOutput, error)
 	DescribeVpcClassicLink(ctx context.Context, in *DescribeVpcClassicLinkInput) (*DescribeVpcClassicLinkOutput, error)
 	DescribeVpcClassicLinkDnsSupport(ctx context.Context, in *DescribeVpcClassicLinkDnsSupportInput) (*DescribeVpcClassicLinkDnsSupportOutput, error)
+	DescribeVpcEndpointConnections(ctx context.Context, in *DescribeVpcEndpointConnectionsInput) (*DescribeVpcEndpointConnectionsOutput, error)
 	DescribeVpcEndpointServices(ctx context.Context, in *DescribeVpcEndpointServicesInput) (*DescribeVpcEndpointServicesOutput, error)
 	DescribeVpcEndpoints(ctx context.Context, in *DescribeVpcEndpointsInput) (*DescribeVpcEndpointsOutput, error)
 	DescribeVpcPeeringConnections(ctx context.Context, in *DescribeVpcPeeringConnectionsInput) (*DescribeVpcPeeringConnectionsOutput, error)
@@ -134,6 +140,7 @@ type Handler interface {
 	EnableEbsEncryptionByDefault(ctx context.Context, in *EnableEbsEncryptionByDefaultInput) (*EnableEbsEncryptionByDefaultOutput, error)
 	GetConsoleOutput(ctx context.Context, in *GetConsoleOutputInput) (*GetConsoleOutputOutput, error)
 	GetEbsEncryptionByDefault(ctx context.Context, in *GetEbsEncryptionByDefaultInput) (*GetEbsEncryptionByDefaultOutput, error)
+	GetInstanceMetadataDefaults(ctx context.Context, in *GetInstanceMetadataDefaultsInput) (*GetInstanceMetadataDefaultsOutput, error)
 	GetLaunchTemplateData(ctx context.Context, in *GetLaunchTemplateDataInput) (*GetLaunchTemplateDataOutput, error)
 	GetManagedPrefixListAssociations(ctx context.Context, in *GetManagedPrefixListAssociationsInput) (*GetManagedPrefixListAssociationsOutput, error)
 	GetManagedPrefixListEntries(ctx context.Context, in *GetManagedPrefixListEntriesInput) (*GetManagedPrefixListEntriesOutput, error)
@@ -142,12 +149,15 @@ type Handler interface {
 	GetSubnetCidrReservations(ctx context.Context, in *GetSubnetCidrReservationsInput) (*GetSubnetCidrReservationsOutput, error)
 	ImportKeyPair(ctx context.Context, in *ImportKeyPairInput) (*ImportKeyPairOutput, error)
 	ModifyAddressAttribute(ctx context.Context, in *ModifyAddressAttributeInput) (*ModifyAddressAttributeOutput, error)
+	ModifyAvailabilityZoneGroup(ctx context.Context, in *ModifyAvailabilityZoneGroupInput) (*ModifyAvailabilityZoneGroupOutput, error)
 	ModifyImageAttribute(ctx context.Context, in *ModifyImageAttributeInput) (*ModifyImageAttributeOutput, error)
 	ModifyInstanceAttribute(ctx context.Context, in *ModifyInstanceAttributeInput) (*ModifyInstanceAttributeOutput, error)
+	ModifyInstanceMetadataDefaults(ctx context.Context, in *ModifyInstanceMetadataDefaultsInput) (*ModifyInstanceMetadataDefaultsOutput, error)
 	ModifyInstanceMetadataOptions(ctx context.Context, in *ModifyInstanceMetadataOptionsInput) (*ModifyInstanceMetadataOptionsOutput, error)
 	ModifyLaunchTemplate(ctx context.Context, in *ModifyLaunchTemplateInput) (*ModifyLaunchTemplateOutput, error)
 	ModifyManagedPrefixList(ctx context.Context, in *ModifyManagedPrefixListInput) (*ModifyManagedPrefixListOutput, error)
 	ModifyNetworkInterfaceAttribute(ctx context.Context, in *ModifyNetworkInterfaceAttributeInput) (*ModifyNetworkInterfaceAttributeOutput, error)
+	ModifyPrivateDnsNameOptions(ctx context.Context, in *ModifyPrivateDnsNameOptionsInput) (*ModifyPrivateDnsNameOptionsOutput, error)
 	ModifySecurityGroupRules(ctx context.Context, in *ModifySecurityGroupRulesInput) (*ModifySecurityGroupRulesOutput, error)
 	ModifySubnetAttribute(ctx context.Context, in *ModifySubnetAttributeInput) (*ModifySubnetAttributeOutput, error)
 	ModifyVpcAttribute(ctx context.Context, in *ModifyVpcAttributeInput) (*ModifyVpcAttributeOutput, error)
@@ -166,6 +176,7 @@ type Handler interface {
 	ReplaceNetworkAclEntry(ctx context.Context, in *ReplaceNetworkAclEntryInput) (*ReplaceNetworkAclEntryOutput, error)
 	ReplaceRoute(ctx context.Context, in *ReplaceRouteInput) (*ReplaceRouteOutput, error)
 	ReplaceRouteTableAssociation(ctx context.Context, in *ReplaceRouteTableAssociationInput) (*ReplaceRouteTableAssociationOutput, error)
+	RequestSpotInstances(ctx context.Context, in *RequestSpotInstancesInput) (*RequestSpotInstancesOutput, error)
 	ResetAddressAttribute(ctx context.Context, in *ResetAddressAttributeInput) (*ResetAddressAttributeOutput, error)
 	ResetImageAttribute(ctx context.Context, in *ResetImageAttributeInput) (*ResetImageAttributeOutput, error)
 	ResetInstanceAttribute(ctx context.Context, in *ResetInstanceAttributeInput) (*ResetInstanceAttributeOutput, error)
@@ -239,6 +250,10 @@ func (Unimplemented) AssociateSubnetCidrBlock(context.Context, *AssociateSubnetC
 	return nil, wire.Unsupported(&description, "AssociateSubnetCidrBlock")
 }
 
+func (Unimplemented) AssociateTrunkInterface(context.Context, *AssociateTrunkInterfaceInput) (*AssociateTrunkInterfaceOutput, error) {
+	return nil, wire.Unsupported(&description, "AssociateTrunkInterface")
+}
+
 func (Unimplemented) AssociateVpcCidrBlock(context.Context, *AssociateVpcCidrBlockInput) (*AssociateVpcCidrBlockOutput, error) {
 	return nil, wire.Unsupported(&description, "AssociateVpcCidrBlock")
 }
@@ -257,6 +272,10 @@ func (Unimplemented) AuthorizeSecurityGroupEgress(context.Context, *AuthorizeSec
 
 func (Unimplemented) AuthorizeSecurityGroupIngress(context.Context, *AuthorizeSecurityGroupIngressInput) (*AuthorizeSecurityGroupIngressOutput, error) {
 	return nil, wire.Unsupported(&description, "AuthorizeSecurityGroupIngress")
+}
+
+func (Unimplemented) CancelSpotInstanceRequests(context.Context, *CancelSpotInstanceRequestsInput) (*CancelSpotInstanceRequestsOutput, error) {
+	return nil, wire.Unsupported(&description, "CancelSpotInstanceRequests")
 }
 
 func (Unimplemented) CopyImage(context.Context, *CopyImageInput) (*CopyImageOutput, error) {
@@ -507,6 +526,10 @@ func (Unimplemented) DescribeInstanceStatus(context.Context, *DescribeInstanceSt
 	return nil, wire.Unsupported(&description, "DescribeInstanceStatus")
 }
 
+func (Unimplemented) DescribeInstanceTopology(context.Context, *DescribeInstanceTopologyInput) (*DescribeInstanceTopologyOutput, error) {
+	return nil, wire.Unsupported(&description, "DescribeInstanceTopology")
+}
+
 func (Unimplemented) DescribeInstanceTypeOfferings(context.Context, *DescribeInstanceTypeOfferingsInput) (*DescribeInstanceTypeOfferingsOutput, error) {
 	return nil, wire.Unsupported(&description, "DescribeInstanceTypeOfferings")
 }
@@ -521,6 +544,10 @@ func (Unimplemented) DescribeInstances(context.Context, *DescribeInstancesInput)
 
 func (Unimplemented) DescribeInternetGateways(context.Context, *DescribeInternetGatewaysInput) (*DescribeInternetGatewaysOutput, error) {
 	return nil, wire.Unsupported(&description, "DescribeInternetGateways")
+}
+
+func (Unimplemented) DescribeIpv6Pools(context.Context, *DescribeIpv6PoolsInput) (*DescribeIpv6PoolsOutput, error) {
+	return nil, wire.Unsupported(&description, "DescribeIpv6Pools")
 }
 
 func (Unimplemented) DescribeKeyPairs(context.Context, *DescribeKeyPairsInput) (*DescribeKeyPairsOutput, error) {
@@ -583,6 +610,10 @@ func (Unimplemented) DescribeSecurityGroups(context.Context, *DescribeSecurityGr
 	return nil, wire.Unsupported(&description, "DescribeSecurityGroups")
 }
 
+func (Unimplemented) DescribeSpotInstanceRequests(context.Context, *DescribeSpotInstanceRequestsInput) (*DescribeSpotInstanceRequestsOutput, error) {
+	return nil, wire.Unsupported(&description, "DescribeSpotInstanceRequests")
+}
+
 func (Unimplemented) DescribeStaleSecurityGroups(context.Context, *DescribeStaleSecurityGroupsInput) (*DescribeStaleSecurityGroupsOutput, error) {
 	return nil, wire.Unsupported(&description, "DescribeStaleSecurityGroups")
 }
@@ -617,6 +648,10 @@ func (Unimplemented) DescribeVpcClassicLink(context.Context, *DescribeVpcClassic
 
 func (Unimplemented) DescribeVpcClassicLinkDnsSupport(context.Context, *DescribeVpcClassicLinkDnsSupportInput) (*DescribeVpcClassicLinkDnsSupportOutput, error) {
 	return nil, wire.Unsupported(&description, "DescribeVpcClassicLinkDnsSupport")
+}
+
+func (Unimplemented) DescribeVpcEndpointConnections(context.Context, *DescribeVpcEndpointConnectionsInput) (*DescribeVpcEndpointConnectionsOutput, error) {
+	return nil, wire.Unsupported(&description, "DescribeVpcEndpointConnections")
 }
 
 func (Unimplemented) DescribeVpcEndpointServices(context.Context, *DescribeVpcEndpointServicesInput) (*DescribeVpcEndpointServicesOutput, error) {
@@ -687,6 +722,10 @@ func (Unimplemented) GetEbsEncryptionByDefault(context.Context, *GetEbsEncryptio
 	return nil, wire.Unsupported(&description, "GetEbsEncryptionByDefault")
 }
 
+func (Unimplemented) GetInstanceMetadataDefaults(context.Context, *GetInstanceMetadataDefaultsInput) (*GetInstanceMetadataDefaultsOutput, error) {
+	return nil, wire.Unsupported(&description, "GetInstanceMetadataDefaults")
+}
+
 func (Unimplemented) GetLaunchTemplateData(context.Context, *GetLaunchTemplateDataInput) (*GetLaunchTemplateDataOutput, error) {
 	return nil, wire.Unsupported(&description, "GetLaunchTemplateData")
 }
@@ -719,12 +758,20 @@ func (Unimplemented) ModifyAddressAttribute(context.Context, *ModifyAddressAttri
 	return nil, wire.Unsupported(&description, "ModifyAddressAttribute")
 }
 
+func (Unimplemented) ModifyAvailabilityZoneGroup(context.Context, *ModifyAvailabilityZoneGroupInput) (*ModifyAvailabilityZoneGroupOutput, error) {
+	return nil, wire.Unsupported(&description, "ModifyAvailabilityZoneGroup")
+}
+
 func (Unimplemented) ModifyImageAttribute(context.Context, *ModifyImageAttributeInput) (*ModifyImageAttributeOutput, error) {
 	return nil, wire.Unsupported(&description, "ModifyImageAttribute")
 }
 
 func (Unimplemented) ModifyInstanceAttribute(context.Context, *ModifyInstanceAttributeInput) (*ModifyInstanceAttributeOutput, error) {
 	return nil, wire.Unsupported(&description, "ModifyInstanceAttribute")
+}
+
+func (Unimplemented) ModifyInstanceMetadataDefaults(context.Context, *ModifyInstanceMetadataDefaultsInput) (*ModifyInstanceMetadataDefaultsOutput, error) {
+	return nil, wire.Unsupported(&description, "ModifyInstanceMetadataDefaults")
 }
 
 func (Unimplemented) ModifyInstanceMetadataOptions(context.Context, *ModifyInstanceMetadataOptionsInput) (*ModifyInstanceMetadataOptionsOutput, error) {
@@ -741,6 +788,10 @@ func (Unimplemented) ModifyManagedPrefixList(context.Context, *ModifyManagedPref
 
 func (Unimplemented) ModifyNetworkInterfaceAttribute(context.Context, *ModifyNetworkInterfaceAttributeInput) (*ModifyNetworkInterfaceAttributeOutput, error) {
 	return nil, wire.Unsupported(&description, "ModifyNetworkInterfaceAttribute")
+}
+
+func (Unimplemented) ModifyPrivateDnsNameOptions(context.Context, *ModifyPrivateDnsNameOptionsInput) (*ModifyPrivateDnsNameOptionsOutput, error) {
+	return nil, wire.Unsupported(&description, "ModifyPrivateDnsNameOptions")
 }
 
 func (Unimplemented) ModifySecurityGroupRules(context.Context, *ModifySecurityGroupRulesInput) (*ModifySecurityGroupRulesOutput, error) {
@@ -813,6 +864,10 @@ func (Unimplemented) ReplaceRoute(context.Context, *ReplaceRouteInput) (*Replace
 
 func (Unimplemented) ReplaceRouteTableAssociation(context.Context, *ReplaceRouteTableAssociationInput) (*ReplaceRouteTableAssociationOutput, error) {
 	return nil, wire.Unsupported(&description, "ReplaceRouteTableAssociation")
+}
+
+func (Unimplemented) RequestSpotInstances(context.Context, *RequestSpotInstancesInput) (*RequestSpotInstancesOutput, error) {
+	return nil, wire.Unsupported(&description, "RequestSpotInstances")
 }
 
 func (Unimplemented) ResetAddressAttribute(context.Context, *ResetAddressAttributeInput) (*ResetAddressAttributeOutput, error) {
@@ -924,7 +979,6 @@ AssociateRouteServer
 AssociateTransitGatewayMulticastDomain
 AssociateTransitGatewayPolicyTable
 AssociateTransitGatewayRouteTable
-AssociateTrunkInterface
 AttachClassicLinkVpc
 AttachVerifiedAccessTrustProvider
 AttachVolume
@@ -941,7 +995,6 @@ CancelImageLaunchPermission
 CancelImportTask
 CancelReservedInstancesListing
 CancelSpotFleetRequests
-CancelSpotInstanceRequests
 ConfirmProductInstance
 CopyFpgaImage
 CopySnapshot
@@ -1155,7 +1208,6 @@ DescribeInstanceEventWindows
 DescribeInstanceImageMetadata
 DescribeInstanceSqlHaHistoryStates
 DescribeInstanceSqlHaStates
-DescribeInstanceTopology
 DescribeIpamByoasn
 DescribeIpamExternalResourceVerificationTokens
 DescribeIpamPolicies
@@ -1167,7 +1219,6 @@ DescribeIpamResourceDiscoveries
 DescribeIpamResourceDiscoveryAssociations
 DescribeIpamScopes
 DescribeIpams
-DescribeIpv6Pools
 DescribeLocalGatewayRouteTableVirtualInterfaceGroupAssociations
 DescribeLocalGatewayRouteTableVpcAssociations
 DescribeLocalGatewayRouteTables
@@ -1208,7 +1259,6 @@ DescribeSpotDatafeedSubscription
 DescribeSpotFleetInstances
 DescribeSpotFleetRequestHistory
 DescribeSpotFleetRequests
-DescribeSpotInstanceRequests
 DescribeSpotPriceHistory
 DescribeStoreImageTasks
 DescribeTrafficMirrorFilterRules
@@ -1238,7 +1288,6 @@ DescribeVolumesModifications
 DescribeVpcEncryptionControls
 DescribeVpcEndpointAssociations
 DescribeVpcEndpointConnectionNotifications
-DescribeVpcEndpointConnections
 DescribeVpcEndpointServiceConfigurations
 DescribeVpcEndpointServicePermissions
 DescribeVpnConcentrators
@@ -1327,7 +1376,6 @@ GetGroupsForCapacityReservation
 GetHostReservationPurchasePreview
 GetImageAncestry
 GetImageBlockPublicAccessState
-GetInstanceMetadataDefaults
 GetInstanceTpmEkPub
 GetInstanceTypesFromInstanceRequirements
 GetInstanceUefiData
@@ -1377,7 +1425,6 @@ ListImagesInRecycleBin
 ListSnapshotsInRecycleBin
 ListVolumesInRecycleBin
 LockSnapshot
-ModifyAvailabilityZoneGroup
 ModifyCapacityReservation
 ModifyCapacityReservationFleet
 ModifyClientVpnEndpoint
@@ -1395,7 +1442,6 @@ ModifyInstanceCreditSpecification
 ModifyInstanceEventStartTime
 ModifyInstanceEventWindow
 ModifyInstanceMaintenanceOptions
-ModifyInstanceMetadataDefaults
 ModifyInstanceNetworkPerformanceOptions
 ModifyInstancePlacement
 ModifyIpam
@@ -1409,7 +1455,6 @@ ModifyIpamResourceDiscovery
 ModifyIpamScope
 ModifyLocalGatewayRoute
 ModifyManagedResourceVisibility
-ModifyPrivateDnsNameOptions
 ModifyPublicIpDnsNameOptions
 ModifyReservedInstances
 ModifyRouteServer
@@ -1469,7 +1514,6 @@ ReplaceTransitGatewayRoute
 ReplaceVpnTunnel
 ReportInstanceStatus
 RequestSpotFleet
-RequestSpotInstances
 ResetEbsDefaultKmsKeyId
 ResetFpgaImageAttribute
 ResetSnapshotAttribute
@@ -1536,6 +1580,9 @@ func NewService(h Handler) *wire.Service {
 		{Name: "AssociateSubnetCidrBlock", In: (*AssociateSubnetCidrBlockInput)(nil), Out: (*AssociateSubnetCidrBlockOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.AssociateSubnetCidrBlock(ctx, in.(*AssociateSubnetCidrBlockInput))
 		}},
+		{Name: "AssociateTrunkInterface", In: (*AssociateTrunkInterfaceInput)(nil), Out: (*AssociateTrunkInterfaceOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.AssociateTrunkInterface(ctx, in.(*AssociateTrunkInterfaceInput))
+		}},
 		{Name: "AssociateVpcCidrBlock", In: (*AssociateVpcCidrBlockInput)(nil), Out: (*AssociateVpcCidrBlockOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.AssociateVpcCidrBlock(ctx, in.(*AssociateVpcCidrBlockInput))
 		}},
@@ -1550,6 +1597,9 @@ func NewService(h Handler) *wire.Service {
 		}},
 		{Name: "AuthorizeSecurityGroupIngress", In: (*AuthorizeSecurityGroupIngressInput)(nil), Out: (*AuthorizeSecurityGroupIngressOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.AuthorizeSecurityGroupIngress(ctx, in.(*AuthorizeSecurityGroupIngressInput))
+		}},
+		{Name: "CancelSpotInstanceRequests", In: (*CancelSpotInstanceRequestsInput)(nil), Out: (*CancelSpotInstanceRequestsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.CancelSpotInstanceRequests(ctx, in.(*CancelSpotInstanceRequestsInput))
 		}},
 		{Name: "CopyImage", In: (*CopyImageInput)(nil), Out: (*CopyImageOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.CopyImage(ctx, in.(*CopyImageInput))
@@ -1737,6 +1787,9 @@ func NewService(h Handler) *wire.Service {
 		{Name: "DescribeInstanceStatus", In: (*DescribeInstanceStatusInput)(nil), Out: (*DescribeInstanceStatusOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.DescribeInstanceStatus(ctx, in.(*DescribeInstanceStatusInput))
 		}},
+		{Name: "DescribeInstanceTopology", In: (*DescribeInstanceTopologyInput)(nil), Out: (*DescribeInstanceTopologyOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.DescribeInstanceTopology(ctx, in.(*DescribeInstanceTopologyInput))
+		}},
 		{Name: "DescribeInstanceTypeOfferings", In: (*DescribeInstanceTypeOfferingsInput)(nil), Out: (*DescribeInstanceTypeOfferingsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.DescribeInstanceTypeOfferings(ctx, in.(*DescribeInstanceTypeOfferingsInput))
 		}},
@@ -1748,6 +1801,9 @@ func NewService(h Handler) *wire.Service {
 		}},
 		{Name: "DescribeInternetGateways", In: (*DescribeInternetGatewaysInput)(nil), Out: (*DescribeInternetGatewaysOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.DescribeInternetGateways(ctx, in.(*DescribeInternetGatewaysInput))
+		}},
+		{Name: "DescribeIpv6Pools", In: (*DescribeIpv6PoolsInput)(nil), Out: (*DescribeIpv6PoolsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.DescribeIpv6Pools(ctx, in.(*DescribeIpv6PoolsInput))
 		}},
 		{Name: "DescribeKeyPairs", In: (*DescribeKeyPairsInput)(nil), Out: (*DescribeKeyPairsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.DescribeKeyPairs(ctx, in.(*DescribeKeyPairsInput))
@@ -1794,6 +1850,9 @@ func NewService(h Handler) *wire.Service {
 		{Name: "DescribeSecurityGroups", In: (*DescribeSecurityGroupsInput)(nil), Out: (*DescribeSecurityGroupsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.DescribeSecurityGroups(ctx, in.(*DescribeSecurityGroupsInput))
 		}},
+		{Name: "DescribeSpotInstanceRequests", In: (*DescribeSpotInstanceRequestsInput)(nil), Out: (*DescribeSpotInstanceRequestsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.DescribeSpotInstanceRequests(ctx, in.(*DescribeSpotInstanceRequestsInput))
+		}},
 		{Name: "DescribeStaleSecurityGroups", In: (*DescribeStaleSecurityGroupsInput)(nil), Out: (*DescribeStaleSecurityGroupsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.DescribeStaleSecurityGroups(ctx, in.(*DescribeStaleSecurityGroupsInput))
 		}},
@@ -1820,6 +1879,9 @@ func NewService(h Handler) *wire.Service {
 		}},
 		{Name: "DescribeVpcClassicLinkDnsSupport", In: (*DescribeVpcClassicLinkDnsSupportInput)(nil), Out: (*DescribeVpcClassicLinkDnsSupportOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.DescribeVpcClassicLinkDnsSupport(ctx, in.(*DescribeVpcClassicLinkDnsSupportInput))
+		}},
+		{Name: "DescribeVpcEndpointConnections", In: (*DescribeVpcEndpointConnectionsInput)(nil), Out: (*DescribeVpcEndpointConnectionsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.DescribeVpcEndpointConnections(ctx, in.(*DescribeVpcEndpointConnectionsInput))
 		}},
 		{Name: "DescribeVpcEndpointServices", In: (*DescribeVpcEndpointServicesInput)(nil), Out: (*DescribeVpcEndpointServicesOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.DescribeVpcEndpointServices(ctx, in.(*DescribeVpcEndpointServicesInput))
@@ -1872,6 +1934,9 @@ func NewService(h Handler) *wire.Service {
 		{Name: "GetEbsEncryptionByDefault", In: (*GetEbsEncryptionByDefaultInput)(nil), Out: (*GetEbsEncryptionByDefaultOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.GetEbsEncryptionByDefault(ctx, in.(*GetEbsEncryptionByDefaultInput))
 		}},
+		{Name: "GetInstanceMetadataDefaults", In: (*GetInstanceMetadataDefaultsInput)(nil), Out: (*GetInstanceMetadataDefaultsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.GetInstanceMetadataDefaults(ctx, in.(*GetInstanceMetadataDefaultsInput))
+		}},
 		{Name: "GetLaunchTemplateData", In: (*GetLaunchTemplateDataInput)(nil), Out: (*GetLaunchTemplateDataOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.GetLaunchTemplateData(ctx, in.(*GetLaunchTemplateDataInput))
 		}},
@@ -1896,11 +1961,17 @@ func NewService(h Handler) *wire.Service {
 		{Name: "ModifyAddressAttribute", In: (*ModifyAddressAttributeInput)(nil), Out: (*ModifyAddressAttributeOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.ModifyAddressAttribute(ctx, in.(*ModifyAddressAttributeInput))
 		}},
+		{Name: "ModifyAvailabilityZoneGroup", In: (*ModifyAvailabilityZoneGroupInput)(nil), Out: (*ModifyAvailabilityZoneGroupOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.ModifyAvailabilityZoneGroup(ctx, in.(*ModifyAvailabilityZoneGroupInput))
+		}},
 		{Name: "ModifyImageAttribute", In: (*ModifyImageAttributeInput)(nil), Out: (*ModifyImageAttributeOutput)(nil), NoOutput: true, Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.ModifyImageAttribute(ctx, in.(*ModifyImageAttributeInput))
 		}},
 		{Name: "ModifyInstanceAttribute", In: (*ModifyInstanceAttributeInput)(nil), Out: (*ModifyInstanceAttributeOutput)(nil), NoOutput: true, Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.ModifyInstanceAttribute(ctx, in.(*ModifyInstanceAttributeInput))
+		}},
+		{Name: "ModifyInstanceMetadataDefaults", In: (*ModifyInstanceMetadataDefaultsInput)(nil), Out: (*ModifyInstanceMetadataDefaultsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.ModifyInstanceMetadataDefaults(ctx, in.(*ModifyInstanceMetadataDefaultsInput))
 		}},
 		{Name: "ModifyInstanceMetadataOptions", In: (*ModifyInstanceMetadataOptionsInput)(nil), Out: (*ModifyInstanceMetadataOptionsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.ModifyInstanceMetadataOptions(ctx, in.(*ModifyInstanceMetadataOptionsInput))
@@ -1913,6 +1984,9 @@ func NewService(h Handler) *wire.Service {
 		}},
 		{Name: "ModifyNetworkInterfaceAttribute", In: (*ModifyNetworkInterfaceAttributeInput)(nil), Out: (*ModifyNetworkInterfaceAttributeOutput)(nil), NoOutput: true, Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.ModifyNetworkInterfaceAttribute(ctx, in.(*ModifyNetworkInterfaceAttributeInput))
+		}},
+		{Name: "ModifyPrivateDnsNameOptions", In: (*ModifyPrivateDnsNameOptionsInput)(nil), Out: (*ModifyPrivateDnsNameOptionsOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.ModifyPrivateDnsNameOptions(ctx, in.(*ModifyPrivateDnsNameOptionsInput))
 		}},
 		{Name: "ModifySecurityGroupRules", In: (*ModifySecurityGroupRulesInput)(nil), Out: (*ModifySecurityGroupRulesOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.ModifySecurityGroupRules(ctx, in.(*ModifySecurityGroupRulesInput))
@@ -1967,6 +2041,9 @@ func NewService(h Handler) *wire.Service {
 		}},
 		{Name: "ReplaceRouteTableAssociation", In: (*ReplaceRouteTableAssociationInput)(nil), Out: (*ReplaceRouteTableAssociationOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.ReplaceRouteTableAssociation(ctx, in.(*ReplaceRouteTableAssociationInput))
+		}},
+		{Name: "RequestSpotInstances", In: (*RequestSpotInstancesInput)(nil), Out: (*RequestSpotInstancesOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
+			return h.RequestSpotInstances(ctx, in.(*RequestSpotInstancesInput))
 		}},
 		{Name: "ResetAddressAttribute", In: (*ResetAddressAttributeInput)(nil), Out: (*ResetAddressAttributeOutput)(nil), Invoke: func(ctx context.Context, in any) (any, error) {
 			return h.ResetAddressAttribute(ctx, in.(*ResetAddressAttributeInput))

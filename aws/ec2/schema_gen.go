@@ -66,6 +66,8 @@ AssociateSecurityGroupVpcInput	{	!GroupId=.string	!VpcId=.string	DryRun=.boolean
 AssociateSecurityGroupVpcOutput	{	State=SecurityGroupVpcAssociationState;n=state
 AssociateSubnetCidrBlockInput	{	Ipv6IpamPoolId=.string	Ipv6NetmaskLength=.integer	!SubnetId=.string;n=subnetId	Ipv6CidrBlock=.string;n=ipv6CidrBlock
 AssociateSubnetCidrBlockOutput	{	Ipv6CidrBlockAssociation=SubnetIpv6CidrBlockAssociation;n=ipv6CidrBlockAssociation	SubnetId=.string;n=subnetId
+AssociateTrunkInterfaceInput	{	!BranchInterfaceId=.string	!TrunkInterfaceId=.string	VlanId=.integer	GreKey=.integer	ClientToken=.string;token	DryRun=.boolean
+AssociateTrunkInterfaceOutput	{	InterfaceAssociation=TrunkInterfaceAssociation;n=interfaceAssociation	ClientToken=.string;n=clientToken
 AssociateVpcCidrBlockInput	{	CidrBlock=.string	Ipv6CidrBlockNetworkBorderGroup=.string	Ipv6Pool=.string	Ipv6CidrBlock=.string	Ipv4IpamPoolId=.string	Ipv4NetmaskLength=.integer	Ipv6IpamPoolId=.string	Ipv6NetmaskLength=.integer	!VpcId=.string;n=vpcId	AmazonProvidedIpv6CidrBlock=.boolean;n=amazonProvidedIpv6CidrBlock
 AssociateVpcCidrBlockOutput	{	Ipv6CidrBlockAssociation=VpcIpv6CidrBlockAssociation;n=ipv6CidrBlockAssociation	CidrBlockAssociation=VpcCidrBlockAssociation;n=cidrBlockAssociation	VpcId=.string;n=vpcId
 AssociatedSubnetList	[		.string;n=item
@@ -117,6 +119,11 @@ BootModeType	string			legacy-bios	uefi
 BootModeTypeList	[		BootModeType;n=item
 BootModeValues	string			legacy-bios	uefi	uefi-preferred
 BurstablePerformance	string			included	required	excluded
+CancelSpotInstanceRequestState	string			active	open	closed	cancelled	completed
+CancelSpotInstanceRequestsInput	{	DryRun=.boolean;n=dryRun	!SpotInstanceRequestIds=SpotInstanceRequestIdList;n=SpotInstanceRequestId
+CancelSpotInstanceRequestsOutput	{	CancelledSpotInstanceRequests=CancelledSpotInstanceRequestList;n=spotInstanceRequestSet
+CancelledSpotInstanceRequest	{	SpotInstanceRequestId=.string;n=spotInstanceRequestId	State=CancelSpotInstanceRequestState;n=state
+CancelledSpotInstanceRequestList	[		CancelledSpotInstanceRequest;n=item
 CapacityReservationPreference	string			capacity-reservations-only	open	none
 CapacityReservationSpecification	{	CapacityReservationPreference=CapacityReservationPreference	CapacityReservationTarget=CapacityReservationTarget
 CapacityReservationSpecificationResponse	{	CapacityReservationPreference=CapacityReservationPreference;n=capacityReservationPreference	CapacityReservationTarget=CapacityReservationTargetResponse;n=capacityReservationTarget
@@ -196,6 +203,9 @@ CreditSpecificationRequest	{	!CpuCredits=.string
 DITMaxResults	integer	5..100
 DITOMaxResults	integer	5..1000
 DefaultConnectionTrackingConfiguration	{	DefaultTcpEstablishedTimeout=.integer;n=defaultTcpEstablishedTimeout	DefaultUdpTimeout=.integer;n=defaultUdpTimeout	DefaultUdpStreamTimeout=.integer;n=defaultUdpStreamTimeout
+DefaultHttpTokensEnforcedState	string			disabled	enabled	no-preference
+DefaultInstanceMetadataEndpointState	string			disabled	enabled	no-preference
+DefaultInstanceMetadataTagsState	string			disabled	enabled	no-preference
 DeleteDhcpOptionsInput	{	!DhcpOptionsId=.string	DryRun=.boolean;n=dryRun
 DeleteDhcpOptionsOutput	{
 DeleteEgressOnlyInternetGatewayInput	{	DryRun=.boolean	!EgressOnlyInternetGatewayId=.string
@@ -278,6 +288,11 @@ DescribeInstanceCreditSpecificationsMaxResults	integer	5..1000
 DescribeInstanceCreditSpecificationsOutput	{	InstanceCreditSpecifications=InstanceCreditSpecificationList;n=instanceCreditSpecificationSet	NextToken=.string;n=nextToken
 DescribeInstanceStatusInput	{	InstanceIds=InstanceIdStringList;n=InstanceId	MaxResults=.integer	NextToken=.string	IncludeManagedResources=.boolean	DryRun=.boolean;n=dryRun	Filters=FilterList;n=Filter	IncludeAllInstances=.boolean;n=includeAllInstances
 DescribeInstanceStatusOutput	{	InstanceStatuses=InstanceStatusList;n=instanceStatusSet	NextToken=.string;n=nextToken
+DescribeInstanceTopologyGroupNameSet	[		.string
+DescribeInstanceTopologyInput	{	DryRun=.boolean	NextToken=.string	MaxResults=DescribeInstanceTopologyMaxResults	InstanceIds=DescribeInstanceTopologyInstanceIdSet;n=InstanceId	GroupNames=DescribeInstanceTopologyGroupNameSet;n=GroupName	Filters=FilterList;n=Filter
+DescribeInstanceTopologyInstanceIdSet	[		.string
+DescribeInstanceTopologyMaxResults	integer	1..100
+DescribeInstanceTopologyOutput	{	Instances=InstanceSet;n=instanceSet	NextToken=.string;n=nextToken
 DescribeInstanceTypeOfferingsInput	{	DryRun=.boolean	LocationType=LocationType	Filters=FilterList;n=Filter	MaxResults=DITOMaxResults	NextToken=.string
 DescribeInstanceTypeOfferingsOutput	{	InstanceTypeOfferings=InstanceTypeOfferingsList;n=instanceTypeOfferingSet	NextToken=.string;n=nextToken
 DescribeInstanceTypesInput	{	DryRun=.boolean	InstanceTypes=RequestInstanceTypeList;n=InstanceType	Filters=FilterList;n=Filter	MaxResults=DITMaxResults	NextToken=.string	IncludeUnsupportedInRegion=.boolean
@@ -287,6 +302,8 @@ DescribeInstancesOutput	{	NextToken=.string;n=nextToken	Reservations=Reservation
 DescribeInternetGatewaysInput	{	NextToken=.string	MaxResults=DescribeInternetGatewaysMaxResults	DryRun=.boolean;n=dryRun	InternetGatewayIds=InternetGatewayIdList;n=internetGatewayId	Filters=FilterList;n=Filter
 DescribeInternetGatewaysMaxResults	integer	5..1000
 DescribeInternetGatewaysOutput	{	InternetGateways=InternetGatewayList;n=internetGatewaySet	NextToken=.string;n=nextToken
+DescribeIpv6PoolsInput	{	PoolIds=Ipv6PoolIdList;n=PoolId	NextToken=.string	MaxResults=Ipv6PoolMaxResults	DryRun=.boolean	Filters=FilterList;n=Filter
+DescribeIpv6PoolsOutput	{	Ipv6Pools=Ipv6PoolSet;n=ipv6PoolSet	NextToken=.string;n=nextToken
 DescribeKeyPairsInput	{	KeyNames=KeyNameStringList;n=KeyName	KeyPairIds=KeyPairIdStringList;n=KeyPairId	IncludePublicKey=.boolean	DryRun=.boolean;n=dryRun	Filters=FilterList;n=Filter
 DescribeKeyPairsOutput	{	KeyPairs=KeyPairList;n=keySet
 DescribeLaunchTemplateVersionsInput	{	DryRun=.boolean	LaunchTemplateId=.string	LaunchTemplateName=LaunchTemplateName	Versions=VersionStringList;n=LaunchTemplateVersion	MinVersion=.string	MaxVersion=.string	NextToken=.string	MaxResults=.integer	Filters=FilterList;n=Filter	ResolveAlias=.boolean	IncludeManagedResources=.boolean
@@ -325,6 +342,8 @@ DescribeSecurityGroupVpcAssociationsOutput	{	SecurityGroupVpcAssociations=Securi
 DescribeSecurityGroupsInput	{	GroupIds=GroupIdStringList;n=GroupId	GroupNames=GroupNameStringList;n=GroupName	NextToken=.string	MaxResults=DescribeSecurityGroupsMaxResults	DryRun=.boolean;n=dryRun	Filters=FilterList;n=Filter
 DescribeSecurityGroupsMaxResults	integer	5..1000
 DescribeSecurityGroupsOutput	{	NextToken=.string;n=nextToken	SecurityGroups=SecurityGroupList;n=securityGroupInfo
+DescribeSpotInstanceRequestsInput	{	NextToken=.string	MaxResults=.integer	DryRun=.boolean;n=dryRun	SpotInstanceRequestIds=SpotInstanceRequestIdList;n=SpotInstanceRequestId	Filters=FilterList;n=Filter
+DescribeSpotInstanceRequestsOutput	{	SpotInstanceRequests=SpotInstanceRequestList;n=spotInstanceRequestSet	NextToken=.string;n=nextToken
 DescribeStaleSecurityGroupsInput	{	DryRun=.boolean	MaxResults=DescribeStaleSecurityGroupsMaxResults	NextToken=DescribeStaleSecurityGroupsNextToken	!VpcId=.string
 DescribeStaleSecurityGroupsMaxResults	integer	5..255
 DescribeStaleSecurityGroupsNextToken	string	1..1024
@@ -349,6 +368,8 @@ DescribeVpcClassicLinkDnsSupportNextToken	string	1..1024
 DescribeVpcClassicLinkDnsSupportOutput	{	NextToken=DescribeVpcClassicLinkDnsSupportNextToken;n=nextToken	Vpcs=ClassicLinkDnsSupportList;n=vpcs
 DescribeVpcClassicLinkInput	{	DryRun=.boolean;n=dryRun	VpcIds=VpcClassicLinkIdList;n=VpcId	Filters=FilterList;n=Filter
 DescribeVpcClassicLinkOutput	{	Vpcs=VpcClassicLinkList;n=vpcSet
+DescribeVpcEndpointConnectionsInput	{	DryRun=.boolean	Filters=FilterList;n=Filter	MaxResults=.integer	NextToken=.string
+DescribeVpcEndpointConnectionsOutput	{	VpcEndpointConnections=VpcEndpointConnectionSet;n=vpcEndpointConnectionSet	NextToken=.string;n=nextToken
 DescribeVpcEndpointServicesInput	{	DryRun=.boolean	ServiceNames=ValueStringList;n=ServiceName	Filters=FilterList;n=Filter	MaxResults=.integer	NextToken=.string	ServiceRegions=ValueStringList;n=ServiceRegion
 DescribeVpcEndpointServicesOutput	{	ServiceNames=ValueStringList;n=serviceNameSet	ServiceDetails=ServiceDetailSet;n=serviceDetailSet	NextToken=.string;n=nextToken
 DescribeVpcEndpointsInput	{	DryRun=.boolean	VpcEndpointIds=VpcEndpointIdList;n=VpcEndpointId	Filters=FilterList;n=Filter	MaxResults=.integer	NextToken=.string
@@ -461,6 +482,8 @@ GetConsoleOutputInput	{	!InstanceId=.string	Latest=.boolean	DryRun=.boolean;n=dr
 GetConsoleOutputOutput	{	InstanceId=.string;n=instanceId	Timestamp=.timestamp;n=timestamp	Output=.string;n=output
 GetEbsEncryptionByDefaultInput	{	DryRun=.boolean
 GetEbsEncryptionByDefaultOutput	{	EbsEncryptionByDefault=.boolean;n=ebsEncryptionByDefault	SseType=SSEType;n=sseType
+GetInstanceMetadataDefaultsInput	{	DryRun=.boolean
+GetInstanceMetadataDefaultsOutput	{	AccountLevel=InstanceMetadataDefaultsResponse;n=accountLevel
 GetLaunchTemplateDataInput	{	DryRun=.boolean	!InstanceId=.string
 GetLaunchTemplateDataOutput	{	LaunchTemplateData=ResponseLaunchTemplateData;n=launchTemplateData
 GetManagedPrefixListAssociationsInput	{	DryRun=.boolean	!PrefixListId=.string	MaxResults=GetManagedPrefixListAssociationsMaxResults	NextToken=.string
@@ -489,6 +512,7 @@ GroupNameStringList	[		.string;n=GroupName
 HibernationOptions	{	Configured=.boolean;n=configured
 HibernationOptionsRequest	{	Configured=.boolean
 HostnameType	string			ip-name	resource-name
+HttpTokensEnforcedState	string			disabled	enabled
 HttpTokensState	string			optional	required
 HypervisorType	string			ovm	xen
 IamInstanceProfile	{	Arn=.string;n=arn	Id=.string;n=id
@@ -543,6 +567,7 @@ InstanceList	[		Instance;n=item
 InstanceMaintenanceOptions	{	AutoRecovery=InstanceAutoRecoveryState;n=autoRecovery	RebootMigration=InstanceRebootMigrationState;n=rebootMigration
 InstanceMaintenanceOptionsRequest	{	AutoRecovery=InstanceAutoRecoveryState
 InstanceMarketOptionsRequest	{	MarketType=MarketType	SpotOptions=SpotMarketOptions
+InstanceMetadataDefaultsResponse	{	HttpTokens=HttpTokensState;n=httpTokens	HttpPutResponseHopLimit=.integer;n=httpPutResponseHopLimit	HttpEndpoint=InstanceMetadataEndpointState;n=httpEndpoint	InstanceMetadataTags=InstanceMetadataTagsState;n=instanceMetadataTags	ManagedBy=ManagedBy;n=managedBy	ManagedExceptionMessage=.string;n=managedExceptionMessage	HttpTokensEnforced=HttpTokensEnforcedState;n=httpTokensEnforced
 InstanceMetadataEndpointState	string			disabled	enabled
 InstanceMetadataOptionsRequest	{	HttpTokens=HttpTokensState	HttpPutResponseHopLimit=.integer	HttpEndpoint=InstanceMetadataEndpointState	HttpProtocolIpv6=InstanceMetadataProtocolState	InstanceMetadataTags=InstanceMetadataTagsState
 InstanceMetadataOptionsResponse	{	State=InstanceMetadataOptionsState;n=state	HttpTokens=HttpTokensState;n=httpTokens	HttpPutResponseHopLimit=.integer;n=httpPutResponseHopLimit	HttpEndpoint=InstanceMetadataEndpointState;n=httpEndpoint	HttpProtocolIpv6=InstanceMetadataProtocolState;n=httpProtocolIpv6	InstanceMetadataTags=InstanceMetadataTagsState;n=instanceMetadataTags
@@ -573,6 +598,7 @@ InstanceSecondaryInterfacePrivateIpAddressListRequest	[		InstanceSecondaryInterf
 InstanceSecondaryInterfacePrivateIpAddressRequest	{	!PrivateIpAddress=.string
 InstanceSecondaryInterfaceSpecificationListRequest	[		InstanceSecondaryInterfaceSpecificationRequest;n=item
 InstanceSecondaryInterfaceSpecificationRequest	{	DeleteOnTermination=.boolean	DeviceIndex=.integer	PrivateIpAddresses=InstanceSecondaryInterfacePrivateIpAddressListRequest;n=PrivateIpAddress	PrivateIpAddressCount=.integer	SecondarySubnetId=.string	InterfaceType=SecondaryInterfaceType	NetworkCardIndex=.integer
+InstanceSet	[		InstanceTopology;n=item
 InstanceState	{	Code=.integer;n=code	Name=InstanceStateName;n=name
 InstanceStateChange	{	InstanceId=.string;n=instanceId	CurrentState=InstanceState;n=currentState	PreviousState=InstanceState;n=previousState
 InstanceStateChangeList	[		InstanceStateChange;n=item
@@ -586,12 +612,14 @@ InstanceStatusList	[		InstanceStatus;n=item
 InstanceStatusSummary	{	Details=InstanceStatusDetailsList;n=details	Status=SummaryStatus;n=status
 InstanceStorageEncryptionSupport	string			unsupported	required
 InstanceStorageInfo	{	TotalSizeInGB=.long;n=totalSizeInGB	Disks=DiskInfoList;n=disks	NvmeSupport=EphemeralNvmeSupport;n=nvmeSupport	EncryptionSupport=InstanceStorageEncryptionSupport;n=encryptionSupport
+InstanceTopology	{	InstanceId=.string;n=instanceId	InstanceType=.string;n=instanceType	GroupName=.string;n=groupName	NetworkNodes=NetworkNodesList;n=networkNodeSet	AvailabilityZone=.string;n=availabilityZone	ZoneId=.string;n=zoneId	CapacityBlockId=.string;n=capacityBlockId
 InstanceType	string
 InstanceTypeHypervisor	string			nitro	xen
 InstanceTypeInfo	{	InstanceType=InstanceType;n=instanceType	CurrentGeneration=.boolean;n=currentGeneration	FreeTierEligible=.boolean;n=freeTierEligible	SupportedUsageClasses=UsageClassTypeList;n=supportedUsageClasses	SupportedRootDeviceTypes=RootDeviceTypeList;n=supportedRootDeviceTypes	SupportedVirtualizationTypes=VirtualizationTypeList;n=supportedVirtualizationTypes	BareMetal=.boolean;n=bareMetal	Hypervisor=InstanceTypeHypervisor;n=hypervisor	ProcessorInfo=ProcessorInfo;n=processorInfo	VCpuInfo=VCpuInfo;n=vCpuInfo	MemoryInfo=MemoryInfo;n=memoryInfo	InstanceStorageSupported=.boolean;n=instanceStorageSupported	InstanceStorageInfo=InstanceStorageInfo;n=instanceStorageInfo	EbsInfo=EbsInfo;n=ebsInfo	NetworkInfo=NetworkInfo;n=networkInfo	GpuInfo=GpuInfo;n=gpuInfo	FpgaInfo=FpgaInfo;n=fpgaInfo	PlacementGroupInfo=PlacementGroupInfo;n=placementGroupInfo	InferenceAcceleratorInfo=InferenceAcceleratorInfo;n=inferenceAcceleratorInfo	HibernationSupported=.boolean;n=hibernationSupported	BurstablePerformanceSupported=.boolean;n=burstablePerformanceSupported	DedicatedHostsSupported=.boolean;n=dedicatedHostsSupported	AutoRecoverySupported=.boolean;n=autoRecoverySupported	SupportedBootModes=BootModeTypeList;n=supportedBootModes	NitroEnclavesSupport=NitroEnclavesSupport;n=nitroEnclavesSupport	NitroTpmSupport=NitroTpmSupport;n=nitroTpmSupport	NitroTpmInfo=NitroTpmInfo;n=nitroTpmInfo	MediaAcceleratorInfo=MediaAcceleratorInfo;n=mediaAcceleratorInfo	NeuronInfo=NeuronInfo;n=neuronInfo	PhcSupport=PhcSupport;n=phcSupport	RebootMigrationSupport=RebootMigrationSupport;n=rebootMigrationSupport	SupportedInRegion=.boolean;n=supportedInRegion
 InstanceTypeInfoList	[		InstanceTypeInfo;n=item
 InstanceTypeOffering	{	InstanceType=InstanceType;n=instanceType	LocationType=LocationType;n=locationType	Location=.string;n=location
 InstanceTypeOfferingsList	[		InstanceTypeOffering;n=item
+InterfaceProtocolType	string			VLAN	GRE
 InternetGateway	{	Attachments=InternetGatewayAttachmentList;n=attachmentSet	InternetGatewayId=.string;n=internetGatewayId	OwnerId=.string;n=ownerId	Tags=TagList;n=tagSet
 InternetGatewayAttachment	{	State=AttachmentStatus;n=state	VpcId=.string;n=vpcId
 InternetGatewayAttachmentList	[		InternetGatewayAttachment;n=item
@@ -618,6 +646,10 @@ Ipv6AddressAttribute	string			public	private
 Ipv6AddressList	[		.string;n=item
 Ipv6CidrBlock	{	Ipv6CidrBlock=.string;n=ipv6CidrBlock
 Ipv6CidrBlockSet	[		Ipv6CidrBlock;n=item
+Ipv6Pool	{	PoolId=.string;n=poolId	Description=.string;n=description	PoolCidrBlocks=PoolCidrBlocksSet;n=poolCidrBlockSet	Tags=TagList;n=tagSet
+Ipv6PoolIdList	[		.string;n=item
+Ipv6PoolMaxResults	integer	1..1000
+Ipv6PoolSet	[		Ipv6Pool;n=item
 Ipv6PrefixList	[		Ipv6PrefixSpecificationRequest;n=item
 Ipv6PrefixListResponse	[		Ipv6PrefixSpecificationResponse;n=item
 Ipv6PrefixSpecification	{	Ipv6Prefix=.string;n=ipv6Prefix
@@ -636,6 +668,7 @@ LastError	{	Message=.string;n=message	Code=.string;n=code
 LaunchPermission	{	OrganizationArn=.string;n=organizationArn	OrganizationalUnitArn=.string;n=organizationalUnitArn	UserId=.string;n=userId	Group=PermissionGroup;n=group
 LaunchPermissionList	[		LaunchPermission;n=item
 LaunchPermissionModifications	{	Add=LaunchPermissionList	Remove=LaunchPermissionList
+LaunchSpecification	{	UserData=SensitiveUserData;n=userData	AddressingType=.string;n=addressingType	BlockDeviceMappings=BlockDeviceMappingList;n=blockDeviceMapping	EbsOptimized=.boolean;n=ebsOptimized	IamInstanceProfile=IamInstanceProfileSpecification;n=iamInstanceProfile	ImageId=.string;n=imageId	InstanceType=InstanceType;n=instanceType	KernelId=.string;n=kernelId	KeyName=.string;n=keyName	NetworkInterfaces=InstanceNetworkInterfaceSpecificationList;n=networkInterfaceSet	Placement=SpotPlacement;n=placement	RamdiskId=.string;n=ramdiskId	SubnetId=.string;n=subnetId	SecurityGroups=GroupIdentifierList;n=groupSet	Monitoring=RunInstancesMonitoringEnabled;n=monitoring
 LaunchTemplate	{	LaunchTemplateId=.string;n=launchTemplateId	LaunchTemplateName=LaunchTemplateName;n=launchTemplateName	CreateTime=.timestamp;n=createTime	CreatedBy=.string;n=createdBy	DefaultVersionNumber=.long;n=defaultVersionNumber	LatestVersionNumber=.long;n=latestVersionNumber	Tags=TagList;n=tagSet	Operator=OperatorResponse;n=operator
 LaunchTemplateAutoRecoveryState	string			default	disabled
 LaunchTemplateBlockDeviceMapping	{	DeviceName=.string;n=deviceName	VirtualName=.string;n=virtualName	Ebs=LaunchTemplateEbsBlockDevice;n=ebs	NoDevice=.string;n=noDevice
@@ -728,13 +761,19 @@ MemoryGiBPerVCpuRequest	{	Min=.double	Max=.double
 MemoryInfo	{	SizeInMiB=.long;n=sizeInMiB
 MemoryMiB	{	Min=.integer;n=min	Max=.integer;n=max
 MemoryMiBRequest	{	!Min=.integer	Max=.integer
+MetadataDefaultHttpTokensState	string			optional	required	no-preference
 ModifyAddressAttributeInput	{	!AllocationId=.string	DomainName=.string	DryRun=.boolean
 ModifyAddressAttributeOutput	{	Address=AddressAttribute;n=address
+ModifyAvailabilityZoneGroupInput	{	!GroupName=.string	!OptInStatus=ModifyAvailabilityZoneOptInStatus	DryRun=.boolean
+ModifyAvailabilityZoneGroupOutput	{	Return=.boolean;n=return
+ModifyAvailabilityZoneOptInStatus	string			opted-in	not-opted-in
 ModifyImageAttributeInput	{	Attribute=.string	Description=AttributeValue	!ImageId=.string	LaunchPermission=LaunchPermissionModifications	OperationType=OperationType	ProductCodes=ProductCodeStringList;n=ProductCode	UserGroups=UserGroupStringList;n=UserGroup	UserIds=UserIdStringList;n=UserId	Value=.string	OrganizationArns=OrganizationArnStringList;n=OrganizationArn	OrganizationalUnitArns=OrganizationalUnitArnStringList;n=OrganizationalUnitArn	ImdsSupport=AttributeValue	DryRun=.boolean;n=dryRun
 ModifyImageAttributeOutput	{
 ModifyInstanceAttributeInput	{	SourceDestCheck=AttributeBooleanValue	DisableApiStop=AttributeBooleanValue	DryRun=.boolean;n=dryRun	!InstanceId=.string;n=instanceId	Attribute=InstanceAttributeName;n=attribute	Value=ModifyInstanceAttributeValue;n=value	BlockDeviceMappings=InstanceBlockDeviceMappingSpecificationList;n=blockDeviceMapping	DisableApiTermination=AttributeBooleanValue;n=disableApiTermination	InstanceType=AttributeValue;n=instanceType	Kernel=AttributeValue;n=kernel	Ramdisk=AttributeValue;n=ramdisk	UserData=BlobAttributeValue;n=userData	InstanceInitiatedShutdownBehavior=AttributeValue;n=instanceInitiatedShutdownBehavior	Groups=GroupIdStringList;n=GroupId	EbsOptimized=AttributeBooleanValue;n=ebsOptimized	SriovNetSupport=AttributeValue;n=sriovNetSupport	EnaSupport=AttributeBooleanValue;n=enaSupport
 ModifyInstanceAttributeOutput	{
 ModifyInstanceAttributeValue	string;secret
+ModifyInstanceMetadataDefaultsInput	{	HttpTokens=MetadataDefaultHttpTokensState	HttpPutResponseHopLimit=.integer	HttpEndpoint=DefaultInstanceMetadataEndpointState	InstanceMetadataTags=DefaultInstanceMetadataTagsState	DryRun=.boolean	HttpTokensEnforced=DefaultHttpTokensEnforcedState
+ModifyInstanceMetadataDefaultsOutput	{	Return=.boolean;n=return
 ModifyInstanceMetadataOptionsInput	{	!InstanceId=.string	HttpTokens=HttpTokensState	HttpPutResponseHopLimit=.integer	HttpEndpoint=InstanceMetadataEndpointState	DryRun=.boolean	HttpProtocolIpv6=InstanceMetadataProtocolState	InstanceMetadataTags=InstanceMetadataTagsState
 ModifyInstanceMetadataOptionsOutput	{	InstanceId=.string;n=instanceId	InstanceMetadataOptions=InstanceMetadataOptionsResponse;n=instanceMetadataOptions
 ModifyLaunchTemplateInput	{	DryRun=.boolean	ClientToken=.string;token	LaunchTemplateId=.string	LaunchTemplateName=LaunchTemplateName	DefaultVersion=.string;n=SetDefaultVersion
@@ -743,6 +782,8 @@ ModifyManagedPrefixListInput	{	DryRun=.boolean	!PrefixListId=.string	CurrentVers
 ModifyManagedPrefixListOutput	{	PrefixList=ManagedPrefixList;n=prefixList
 ModifyNetworkInterfaceAttributeInput	{	EnaSrdSpecification=EnaSrdSpecification	EnablePrimaryIpv6=.boolean	ConnectionTrackingSpecification=ConnectionTrackingSpecificationRequest	AssociatePublicIpAddress=.boolean	AssociatedSubnetIds=SubnetIdList;n=AssociatedSubnetId	DryRun=.boolean;n=dryRun	!NetworkInterfaceId=.string;n=networkInterfaceId	Description=AttributeValue;n=description	SourceDestCheck=AttributeBooleanValue;n=sourceDestCheck	Groups=SecurityGroupIdStringList;n=SecurityGroupId	Attachment=NetworkInterfaceAttachmentChanges;n=attachment
 ModifyNetworkInterfaceAttributeOutput	{
+ModifyPrivateDnsNameOptionsInput	{	DryRun=.boolean	!InstanceId=.string	PrivateDnsHostnameType=HostnameType	EnableResourceNameDnsARecord=.boolean	EnableResourceNameDnsAAAARecord=.boolean
+ModifyPrivateDnsNameOptionsOutput	{	Return=.boolean;n=return
 ModifySecurityGroupRulesInput	{	!GroupId=.string	!SecurityGroupRules=SecurityGroupRuleUpdateList;n=SecurityGroupRule	DryRun=.boolean
 ModifySecurityGroupRulesOutput	{	Return=.boolean;n=return
 ModifySubnetAttributeInput	{	AssignIpv6AddressOnCreation=AttributeBooleanValue	MapPublicIpOnLaunch=AttributeBooleanValue	!SubnetId=.string;n=subnetId	MapCustomerOwnedIpOnLaunch=AttributeBooleanValue	CustomerOwnedIpv4Pool=.string	EnableDns64=AttributeBooleanValue	PrivateDnsHostnameTypeOnLaunch=HostnameType	EnableResourceNameDnsARecordOnLaunch=AttributeBooleanValue	EnableResourceNameDnsAAAARecordOnLaunch=AttributeBooleanValue	EnableLniAtDeviceIndex=.integer	DisableLniAtDeviceIndex=AttributeBooleanValue
@@ -804,6 +845,7 @@ NetworkInterfacePrivateIpAddress	{	Association=NetworkInterfaceAssociation;n=ass
 NetworkInterfacePrivateIpAddressList	[		NetworkInterfacePrivateIpAddress;n=item
 NetworkInterfaceStatus	string			available	associated	attaching	in-use	detaching
 NetworkInterfaceType	string			interface	natGateway	efa	efa-only	trunk	load_balancer	network_load_balancer	vpc_endpoint	branch	transit_gateway	lambda	quicksight	global_accelerator_managed	api_gateway_managed	gateway_load_balancer	gateway_load_balancer_endpoint	iot_rules_managed	aws_codestar_connections_managed
+NetworkNodesList	[		.string;n=item
 NeuronDeviceCoreInfo	{	Count=.integer;n=count	Version=.integer;n=version
 NeuronDeviceInfo	{	Count=.integer;n=count	Name=.string;n=name	CoreInfo=NeuronDeviceCoreInfo;n=coreInfo	MemoryInfo=NeuronDeviceMemoryInfo;n=memoryInfo
 NeuronDeviceInfoList	[		NeuronDeviceInfo;n=item
@@ -836,6 +878,8 @@ PlacementGroupInfo	{	SupportedStrategies=PlacementGroupStrategyList;n=supportedS
 PlacementGroupStrategy	string			cluster	partition	spread
 PlacementGroupStrategyList	[		PlacementGroupStrategy;n=item
 PlatformValues	string			Windows
+PoolCidrBlock	{	Cidr=.string;n=poolCidrBlock
+PoolCidrBlocksSet	[		PoolCidrBlock;n=item
 PortRange	{	From=.integer;n=from	To=.integer;n=to
 PrefixList	{	Cidrs=ValueStringList;n=cidrSet	PrefixListId=.string;n=prefixListId	PrefixListName=.string;n=prefixListName
 PrefixListAssociation	{	ResourceId=.string;n=resourceId	ResourceOwner=.string;n=resourceOwner
@@ -870,6 +914,7 @@ ProvisionedBandwidth	{	ProvisionTime=.timestamp;n=provisionTime	Provisioned=.str
 PtrUpdateStatus	{	Value=.string;n=value	Status=.string;n=status	Reason=.string;n=reason
 PublicIpDnsNameOptions	{	DnsHostnameType=.string;n=dnsHostnameType	PublicIpv4DnsName=.string;n=publicIpv4DnsName	PublicIpv6DnsName=.string;n=publicIpv6DnsName	PublicDualStackDnsName=.string;n=publicDualStackDnsName
 PublicIpStringList	[		.string;n=PublicIp
+RIProductDescription	string			Linux/UNIX	Linux/UNIX (Amazon VPC)	Windows	Windows (Amazon VPC)
 RebootInstancesInput	{	!InstanceIds=InstanceIdStringList;n=InstanceId	DryRun=.boolean;n=dryRun
 RebootInstancesOutput	{
 RebootMigrationSupport	string			unsupported	supported
@@ -899,6 +944,11 @@ ReplaceRouteTableAssociationInput	{	DryRun=.boolean;n=dryRun	!AssociationId=.str
 ReplaceRouteTableAssociationOutput	{	NewAssociationId=.string;n=newAssociationId	AssociationState=RouteTableAssociationState;n=associationState
 RequestInstanceTypeList	[	0..100	InstanceType
 RequestLaunchTemplateData	{	KernelId=.string	EbsOptimized=.boolean	IamInstanceProfile=LaunchTemplateIamInstanceProfileSpecificationRequest	BlockDeviceMappings=LaunchTemplateBlockDeviceMappingRequestList;n=BlockDeviceMapping	NetworkInterfaces=LaunchTemplateInstanceNetworkInterfaceSpecificationRequestList;n=NetworkInterface	ImageId=.string	InstanceType=InstanceType	KeyName=.string	Monitoring=LaunchTemplatesMonitoringRequest	Placement=LaunchTemplatePlacementRequest	RamDiskId=.string	DisableApiTermination=.boolean	InstanceInitiatedShutdownBehavior=ShutdownBehavior	UserData=SensitiveUserData	TagSpecifications=LaunchTemplateTagSpecificationRequestList;n=TagSpecification	ElasticGpuSpecifications=ElasticGpuSpecificationList;n=ElasticGpuSpecification	ElasticInferenceAccelerators=LaunchTemplateElasticInferenceAcceleratorList;n=ElasticInferenceAccelerator	SecurityGroupIds=SecurityGroupIdStringList;n=SecurityGroupId	SecurityGroups=SecurityGroupStringList;n=SecurityGroup	InstanceMarketOptions=LaunchTemplateInstanceMarketOptionsRequest	CreditSpecification=CreditSpecificationRequest	CpuOptions=LaunchTemplateCpuOptionsRequest	CapacityReservationSpecification=LaunchTemplateCapacityReservationSpecificationRequest	LicenseSpecifications=LaunchTemplateLicenseSpecificationListRequest;n=LicenseSpecification	HibernationOptions=LaunchTemplateHibernationOptionsRequest	MetadataOptions=LaunchTemplateInstanceMetadataOptionsRequest	EnclaveOptions=LaunchTemplateEnclaveOptionsRequest	InstanceRequirements=InstanceRequirementsRequest	PrivateDnsNameOptions=LaunchTemplatePrivateDnsNameOptionsRequest	MaintenanceOptions=LaunchTemplateInstanceMaintenanceOptionsRequest	DisableApiStop=.boolean	Operator=OperatorRequest	NetworkPerformanceOptions=LaunchTemplateNetworkPerformanceOptionsRequest	SecondaryInterfaces=LaunchTemplateInstanceSecondaryInterfaceSpecificationRequestList;n=SecondaryInterface
+RequestSpotInstancesInput	{	LaunchSpecification=RequestSpotLaunchSpecification	TagSpecifications=TagSpecificationList;n=TagSpecification	InstanceInterruptionBehavior=InstanceInterruptionBehavior	DryRun=.boolean;n=dryRun	SpotPrice=.string;n=spotPrice	ClientToken=.string;n=clientToken	InstanceCount=.integer;n=instanceCount	Type=SpotInstanceType;n=type	ValidFrom=.timestamp;n=validFrom	ValidUntil=.timestamp;n=validUntil	LaunchGroup=.string;n=launchGroup	AvailabilityZoneGroup=.string;n=availabilityZoneGroup	BlockDurationMinutes=.integer;n=blockDurationMinutes
+RequestSpotInstancesOutput	{	SpotInstanceRequests=SpotInstanceRequestList;n=spotInstanceRequestSet
+RequestSpotLaunchSpecification	{	SecurityGroupIds=RequestSpotLaunchSpecificationSecurityGroupIdList;n=SecurityGroupId	SecurityGroups=RequestSpotLaunchSpecificationSecurityGroupList;n=SecurityGroup	AddressingType=.string;n=addressingType	BlockDeviceMappings=BlockDeviceMappingList;n=blockDeviceMapping	EbsOptimized=.boolean;n=ebsOptimized	IamInstanceProfile=IamInstanceProfileSpecification;n=iamInstanceProfile	ImageId=.string;n=imageId	InstanceType=InstanceType;n=instanceType	KernelId=.string;n=kernelId	KeyName=.string;n=keyName	Monitoring=RunInstancesMonitoringEnabled;n=monitoring	NetworkInterfaces=InstanceNetworkInterfaceSpecificationList;n=NetworkInterface	Placement=SpotPlacement;n=placement	RamdiskId=.string;n=ramdiskId	SubnetId=.string;n=subnetId	UserData=SensitiveUserData;n=userData
+RequestSpotLaunchSpecificationSecurityGroupIdList	[		.string;n=item
+RequestSpotLaunchSpecificationSecurityGroupList	[		.string;n=item
 Reservation	{	ReservationId=.string;n=reservationId	OwnerId=.string;n=ownerId	RequesterId=.string;n=requesterId	Groups=GroupIdentifierList;n=groupSet	Instances=InstanceList;n=instancesSet
 ReservationList	[		Reservation;n=item
 ResetAddressAttributeInput	{	!AllocationId=.string	!Attribute=AddressAttributeName	DryRun=.boolean
@@ -979,8 +1029,15 @@ ServiceTypeDetailSet	[		ServiceTypeDetail;n=item
 ShutdownBehavior	string			stop	terminate
 SnapshotLocationEnum	string			regional	local
 SnapshotReturnCodes	string			success	skipped	missing-permissions	internal-error	client-error
+SpotInstanceRequest	{	ActualBlockHourlyPrice=.string;n=actualBlockHourlyPrice	AvailabilityZoneGroup=.string;n=availabilityZoneGroup	BlockDurationMinutes=.integer;n=blockDurationMinutes	CreateTime=.timestamp;n=createTime	Fault=SpotInstanceStateFault;n=fault	InstanceId=.string;n=instanceId	LaunchGroup=.string;n=launchGroup	LaunchSpecification=LaunchSpecification;n=launchSpecification	LaunchedAvailabilityZone=.string;n=launchedAvailabilityZone	LaunchedAvailabilityZoneId=.string;n=launchedAvailabilityZoneId	ProductDescription=RIProductDescription;n=productDescription	SpotInstanceRequestId=.string;n=spotInstanceRequestId	SpotPrice=.string;n=spotPrice	State=SpotInstanceState;n=state	Status=SpotInstanceStatus;n=status	Tags=TagList;n=tagSet	Type=SpotInstanceType;n=type	ValidFrom=.timestamp;n=validFrom	ValidUntil=.timestamp;n=validUntil	InstanceInterruptionBehavior=InstanceInterruptionBehavior;n=instanceInterruptionBehavior
+SpotInstanceRequestIdList	[		.string;n=SpotInstanceRequestId
+SpotInstanceRequestList	[		SpotInstanceRequest;n=item
+SpotInstanceState	string			open	active	closed	cancelled	failed	disabled
+SpotInstanceStateFault	{	Code=.string;n=code	Message=.string;n=message
+SpotInstanceStatus	{	Code=.string;n=code	Message=.string;n=message	UpdateTime=.timestamp;n=updateTime
 SpotInstanceType	string			one-time	persistent
 SpotMarketOptions	{	MaxPrice=.string	SpotInstanceType=SpotInstanceType	BlockDurationMinutes=.integer	ValidUntil=.timestamp	InstanceInterruptionBehavior=InstanceInterruptionBehavior
+SpotPlacement	{	AvailabilityZone=.string;n=availabilityZone	GroupName=.string;n=groupName	Tenancy=Tenancy;n=tenancy	AvailabilityZoneId=.string;n=availabilityZoneId
 StaleIpPermission	{	FromPort=.integer;n=fromPort	IpProtocol=.string;n=ipProtocol	IpRanges=IpRanges;n=ipRanges	PrefixListIds=PrefixListIdSet;n=prefixListIds	ToPort=.integer;n=toPort	UserIdGroupPairs=UserIdGroupPairSet;n=groups
 StaleIpPermissionSet	[		StaleIpPermission;n=item
 StaleSecurityGroup	{	Description=.string;n=description	GroupId=.string;n=groupId	GroupName=.string;n=groupName	StaleIpPermissions=StaleIpPermissionSet;n=staleIpPermissions	StaleIpPermissionsEgress=StaleIpPermissionSet;n=staleIpPermissionsEgress	VpcId=.string;n=vpcId
@@ -1027,6 +1084,7 @@ TotalLocalStorageGB	{	Min=.double;n=min	Max=.double;n=max
 TotalLocalStorageGBRequest	{	Min=.double	Max=.double
 TpmSupportValues	string			v2.0
 TrafficType	string			ACCEPT	REJECT	ALL
+TrunkInterfaceAssociation	{	AssociationId=.string;n=associationId	BranchInterfaceId=.string;n=branchInterfaceId	TrunkInterfaceId=.string;n=trunkInterfaceId	InterfaceProtocol=InterfaceProtocolType;n=interfaceProtocol	VlanId=.integer;n=vlanId	GreKey=.integer;n=greKey	Tags=TagList;n=tagSet
 UnassignIpv6AddressesInput	{	Ipv6Prefixes=IpPrefixList;n=Ipv6Prefix	!NetworkInterfaceId=.string;n=networkInterfaceId	Ipv6Addresses=Ipv6AddressList;n=ipv6Addresses
 UnassignIpv6AddressesOutput	{	NetworkInterfaceId=.string;n=networkInterfaceId	UnassignedIpv6Addresses=Ipv6AddressList;n=unassignedIpv6Addresses	UnassignedIpv6Prefixes=IpPrefixList;n=unassignedIpv6PrefixSet
 UnassignPrivateIpAddressesInput	{	Ipv4Prefixes=IpPrefixList;n=Ipv4Prefix	!NetworkInterfaceId=.string;n=networkInterfaceId	PrivateIpAddresses=PrivateIpAddressStringList;n=privateIpAddress
@@ -1092,6 +1150,8 @@ VpcEncryptionControlExclusions	{	InternetGateway=VpcEncryptionControlExclusion;n
 VpcEncryptionControlMode	string			monitor	enforce
 VpcEncryptionControlState	string			enforce-in-progress	monitor-in-progress	enforce-failed	monitor-failed	deleting	deleted	available	creating	delete-failed
 VpcEndpoint	{	VpcEndpointId=.string;n=vpcEndpointId	VpcEndpointType=VpcEndpointType;n=vpcEndpointType	VpcId=.string;n=vpcId	ServiceName=.string;n=serviceName	State=State;n=state	PolicyDocument=.string;n=policyDocument	RouteTableIds=ValueStringList;n=routeTableIdSet	SubnetIds=ValueStringList;n=subnetIdSet	Groups=GroupIdentifierSet;n=groupSet	IpAddressType=IpAddressType;n=ipAddressType	DnsOptions=DnsOptions;n=dnsOptions	PrivateDnsEnabled=.boolean;n=privateDnsEnabled	RequesterManaged=.boolean;n=requesterManaged	NetworkInterfaceIds=ValueStringList;n=networkInterfaceIdSet	DnsEntries=DnsEntrySet;n=dnsEntrySet	CreationTimestamp=.timestamp;n=creationTimestamp	Tags=TagList;n=tagSet	OwnerId=.string;n=ownerId	LastError=LastError;n=lastError	Ipv4Prefixes=SubnetIpPrefixesList;n=ipv4PrefixSet	Ipv6Prefixes=SubnetIpPrefixesList;n=ipv6PrefixSet	FailureReason=.string;n=failureReason	ServiceNetworkArn=.string;n=serviceNetworkArn	ResourceConfigurationArn=.string;n=resourceConfigurationArn	ServiceRegion=.string;n=serviceRegion
+VpcEndpointConnection	{	ServiceId=.string;n=serviceId	VpcEndpointId=.string;n=vpcEndpointId	VpcEndpointOwner=.string;n=vpcEndpointOwner	VpcEndpointState=State;n=vpcEndpointState	CreationTimestamp=.timestamp;n=creationTimestamp	DnsEntries=DnsEntrySet;n=dnsEntrySet	NetworkLoadBalancerArns=ValueStringList;n=networkLoadBalancerArnSet	GatewayLoadBalancerArns=ValueStringList;n=gatewayLoadBalancerArnSet	IpAddressType=IpAddressType;n=ipAddressType	VpcEndpointConnectionId=.string;n=vpcEndpointConnectionId	Tags=TagList;n=tagSet	VpcEndpointRegion=.string;n=vpcEndpointRegion
+VpcEndpointConnectionSet	[		VpcEndpointConnection;n=item
 VpcEndpointIdList	[		.string;n=item
 VpcEndpointRouteTableIdList	[		.string;n=item
 VpcEndpointSecurityGroupIdList	[		.string;n=item

@@ -250,6 +250,22 @@ type AssociateSubnetCidrBlockOutput struct {
 	SubnetId                 *string                         `json:"SubnetId,omitzero"`
 }
 
+// AssociateTrunkInterfaceInput is the request of AssociateTrunkInterface.
+type AssociateTrunkInterfaceInput struct {
+	BranchInterfaceId *string `json:"BranchInterfaceId,omitzero"`
+	TrunkInterfaceId  *string `json:"TrunkInterfaceId,omitzero"`
+	VlanId            *int32  `json:"VlanId,omitzero"`
+	GreKey            *int32  `json:"GreKey,omitzero"`
+	ClientToken       *string `json:"ClientToken,omitzero"`
+	DryRun            *bool   `json:"DryRun,omitzero"`
+}
+
+// AssociateTrunkInterfaceOutput is the response of AssociateTrunkInterface.
+type AssociateTrunkInterfaceOutput struct {
+	InterfaceAssociation *TrunkInterfaceAssociation `json:"InterfaceAssociation,omitzero"`
+	ClientToken          *string                    `json:"ClientToken,omitzero"`
+}
+
 // AssociateVpcCidrBlockInput is the request of AssociateVpcCidrBlock.
 type AssociateVpcCidrBlockInput struct {
 	CidrBlock                       *string `json:"CidrBlock,omitzero"`
@@ -423,6 +439,22 @@ type BlockDeviceMapping struct {
 
 type BlockPublicAccessStates struct {
 	InternetGatewayBlockMode BlockPublicAccessMode `json:"InternetGatewayBlockMode,omitzero"`
+}
+
+// CancelSpotInstanceRequestsInput is the request of CancelSpotInstanceRequests.
+type CancelSpotInstanceRequestsInput struct {
+	DryRun                 *bool    `json:"DryRun,omitzero"`
+	SpotInstanceRequestIds []string `json:"SpotInstanceRequestIds,omitzero"`
+}
+
+// CancelSpotInstanceRequestsOutput is the response of CancelSpotInstanceRequests.
+type CancelSpotInstanceRequestsOutput struct {
+	CancelledSpotInstanceRequests []CancelledSpotInstanceRequest `json:"CancelledSpotInstanceRequests,omitzero"`
+}
+
+type CancelledSpotInstanceRequest struct {
+	SpotInstanceRequestId *string                        `json:"SpotInstanceRequestId,omitzero"`
+	State                 CancelSpotInstanceRequestState `json:"State,omitzero"`
 }
 
 type CapacityReservationSpecification struct {
@@ -1467,6 +1499,22 @@ type DescribeInstanceStatusOutput struct {
 	NextToken        *string          `json:"NextToken,omitzero"`
 }
 
+// DescribeInstanceTopologyInput is the request of DescribeInstanceTopology.
+type DescribeInstanceTopologyInput struct {
+	DryRun      *bool    `json:"DryRun,omitzero"`
+	NextToken   *string  `json:"NextToken,omitzero"`
+	MaxResults  *int32   `json:"MaxResults,omitzero"`
+	InstanceIds []string `json:"InstanceIds,omitzero"`
+	GroupNames  []string `json:"GroupNames,omitzero"`
+	Filters     []Filter `json:"Filters,omitzero"`
+}
+
+// DescribeInstanceTopologyOutput is the response of DescribeInstanceTopology.
+type DescribeInstanceTopologyOutput struct {
+	Instances []InstanceTopology `json:"Instances,omitzero"`
+	NextToken *string            `json:"NextToken,omitzero"`
+}
+
 // DescribeInstanceTypeOfferingsInput is the request of DescribeInstanceTypeOfferings.
 type DescribeInstanceTypeOfferingsInput struct {
 	DryRun       *bool        `json:"DryRun,omitzero"`
@@ -1527,6 +1575,21 @@ type DescribeInternetGatewaysInput struct {
 type DescribeInternetGatewaysOutput struct {
 	InternetGateways []InternetGateway `json:"InternetGateways,omitzero"`
 	NextToken        *string           `json:"NextToken,omitzero"`
+}
+
+// DescribeIpv6PoolsInput is the request of DescribeIpv6Pools.
+type DescribeIpv6PoolsInput struct {
+	PoolIds    []string `json:"PoolIds,omitzero"`
+	NextToken  *string  `json:"NextToken,omitzero"`
+	MaxResults *int32   `json:"MaxResults,omitzero"`
+	DryRun     *bool    `json:"DryRun,omitzero"`
+	Filters    []Filter `json:"Filters,omitzero"`
+}
+
+// DescribeIpv6PoolsOutput is the response of DescribeIpv6Pools.
+type DescribeIpv6PoolsOutput struct {
+	Ipv6Pools []Ipv6Pool `json:"Ipv6Pools,omitzero"`
+	NextToken *string    `json:"NextToken,omitzero"`
 }
 
 // DescribeKeyPairsInput is the request of DescribeKeyPairs.
@@ -1758,6 +1821,21 @@ type DescribeSecurityGroupsOutput struct {
 	SecurityGroups []SecurityGroup `json:"SecurityGroups,omitzero"`
 }
 
+// DescribeSpotInstanceRequestsInput is the request of DescribeSpotInstanceRequests.
+type DescribeSpotInstanceRequestsInput struct {
+	NextToken              *string  `json:"NextToken,omitzero"`
+	MaxResults             *int32   `json:"MaxResults,omitzero"`
+	DryRun                 *bool    `json:"DryRun,omitzero"`
+	SpotInstanceRequestIds []string `json:"SpotInstanceRequestIds,omitzero"`
+	Filters                []Filter `json:"Filters,omitzero"`
+}
+
+// DescribeSpotInstanceRequestsOutput is the response of DescribeSpotInstanceRequests.
+type DescribeSpotInstanceRequestsOutput struct {
+	SpotInstanceRequests []SpotInstanceRequest `json:"SpotInstanceRequests,omitzero"`
+	NextToken            *string               `json:"NextToken,omitzero"`
+}
+
 // DescribeStaleSecurityGroupsInput is the request of DescribeStaleSecurityGroups.
 type DescribeStaleSecurityGroupsInput struct {
 	DryRun     *bool   `json:"DryRun,omitzero"`
@@ -1880,6 +1958,20 @@ type DescribeVpcClassicLinkInput struct {
 // DescribeVpcClassicLinkOutput is the response of DescribeVpcClassicLink.
 type DescribeVpcClassicLinkOutput struct {
 	Vpcs []VpcClassicLink `json:"Vpcs,omitzero"`
+}
+
+// DescribeVpcEndpointConnectionsInput is the request of DescribeVpcEndpointConnections.
+type DescribeVpcEndpointConnectionsInput struct {
+	DryRun     *bool    `json:"DryRun,omitzero"`
+	Filters    []Filter `json:"Filters,omitzero"`
+	MaxResults *int32   `json:"MaxResults,omitzero"`
+	NextToken  *string  `json:"NextToken,omitzero"`
+}
+
+// DescribeVpcEndpointConnectionsOutput is the response of DescribeVpcEndpointConnections.
+type DescribeVpcEndpointConnectionsOutput struct {
+	VpcEndpointConnections []VpcEndpointConnection `json:"VpcEndpointConnections,omitzero"`
+	NextToken              *string                 `json:"NextToken,omitzero"`
 }
 
 // DescribeVpcEndpointServicesInput is the request of DescribeVpcEndpointServices.
@@ -2316,6 +2408,16 @@ type GetEbsEncryptionByDefaultOutput struct {
 	SseType                SSEType `json:"SseType,omitzero"`
 }
 
+// GetInstanceMetadataDefaultsInput is the request of GetInstanceMetadataDefaults.
+type GetInstanceMetadataDefaultsInput struct {
+	DryRun *bool `json:"DryRun,omitzero"`
+}
+
+// GetInstanceMetadataDefaultsOutput is the response of GetInstanceMetadataDefaults.
+type GetInstanceMetadataDefaultsOutput struct {
+	AccountLevel *InstanceMetadataDefaultsResponse `json:"AccountLevel,omitzero"`
+}
+
 // GetLaunchTemplateDataInput is the request of GetLaunchTemplateData.
 type GetLaunchTemplateDataInput struct {
 	DryRun     *bool   `json:"DryRun,omitzero"`
@@ -2648,6 +2750,16 @@ type InstanceMarketOptionsRequest struct {
 	SpotOptions *SpotMarketOptions `json:"SpotOptions,omitzero"`
 }
 
+type InstanceMetadataDefaultsResponse struct {
+	HttpTokens              HttpTokensState               `json:"HttpTokens,omitzero"`
+	HttpPutResponseHopLimit *int32                        `json:"HttpPutResponseHopLimit,omitzero"`
+	HttpEndpoint            InstanceMetadataEndpointState `json:"HttpEndpoint,omitzero"`
+	InstanceMetadataTags    InstanceMetadataTagsState     `json:"InstanceMetadataTags,omitzero"`
+	ManagedBy               ManagedBy                     `json:"ManagedBy,omitzero"`
+	ManagedExceptionMessage *string                       `json:"ManagedExceptionMessage,omitzero"`
+	HttpTokensEnforced      HttpTokensEnforcedState       `json:"HttpTokensEnforced,omitzero"`
+}
+
 type InstanceMetadataOptionsRequest struct {
 	HttpTokens              HttpTokensState               `json:"HttpTokens,omitzero"`
 	HttpPutResponseHopLimit *int32                        `json:"HttpPutResponseHopLimit,omitzero"`
@@ -2902,6 +3014,16 @@ type InstanceStorageInfo struct {
 	EncryptionSupport InstanceStorageEncryptionSupport `json:"EncryptionSupport,omitzero"`
 }
 
+type InstanceTopology struct {
+	InstanceId       *string  `json:"InstanceId,omitzero"`
+	InstanceType     *string  `json:"InstanceType,omitzero"`
+	GroupName        *string  `json:"GroupName,omitzero"`
+	NetworkNodes     []string `json:"NetworkNodes,omitzero"`
+	AvailabilityZone *string  `json:"AvailabilityZone,omitzero"`
+	ZoneId           *string  `json:"ZoneId,omitzero"`
+	CapacityBlockId  *string  `json:"CapacityBlockId,omitzero"`
+}
+
 type InstanceTypeInfo struct {
 	InstanceType                  InstanceType              `json:"InstanceType,omitzero"`
 	CurrentGeneration             *bool                     `json:"CurrentGeneration,omitzero"`
@@ -2986,6 +3108,13 @@ type Ipv6CidrBlock struct {
 	Ipv6CidrBlock *string `json:"Ipv6CidrBlock,omitzero"`
 }
 
+type Ipv6Pool struct {
+	PoolId         *string         `json:"PoolId,omitzero"`
+	Description    *string         `json:"Description,omitzero"`
+	PoolCidrBlocks []PoolCidrBlock `json:"PoolCidrBlocks,omitzero"`
+	Tags           []Tag           `json:"Tags,omitzero"`
+}
+
 type Ipv6PrefixSpecification struct {
 	Ipv6Prefix *string `json:"Ipv6Prefix,omitzero"`
 }
@@ -3028,6 +3157,24 @@ type LaunchPermission struct {
 type LaunchPermissionModifications struct {
 	Add    []LaunchPermission `json:"Add,omitzero"`
 	Remove []LaunchPermission `json:"Remove,omitzero"`
+}
+
+type LaunchSpecification struct {
+	UserData            *string                                 `json:"UserData,omitzero"`
+	AddressingType      *string                                 `json:"AddressingType,omitzero"`
+	BlockDeviceMappings []BlockDeviceMapping                    `json:"BlockDeviceMappings,omitzero"`
+	EbsOptimized        *bool                                   `json:"EbsOptimized,omitzero"`
+	IamInstanceProfile  *IamInstanceProfileSpecification        `json:"IamInstanceProfile,omitzero"`
+	ImageId             *string                                 `json:"ImageId,omitzero"`
+	InstanceType        InstanceType                            `json:"InstanceType,omitzero"`
+	KernelId            *string                                 `json:"KernelId,omitzero"`
+	KeyName             *string                                 `json:"KeyName,omitzero"`
+	NetworkInterfaces   []InstanceNetworkInterfaceSpecification `json:"NetworkInterfaces,omitzero"`
+	Placement           *SpotPlacement                          `json:"Placement,omitzero"`
+	RamdiskId           *string                                 `json:"RamdiskId,omitzero"`
+	SubnetId            *string                                 `json:"SubnetId,omitzero"`
+	SecurityGroups      []GroupIdentifier                       `json:"SecurityGroups,omitzero"`
+	Monitoring          *RunInstancesMonitoringEnabled          `json:"Monitoring,omitzero"`
 }
 
 type LaunchTemplate struct {
@@ -3438,6 +3585,18 @@ type ModifyAddressAttributeOutput struct {
 	Address *AddressAttribute `json:"Address,omitzero"`
 }
 
+// ModifyAvailabilityZoneGroupInput is the request of ModifyAvailabilityZoneGroup.
+type ModifyAvailabilityZoneGroupInput struct {
+	GroupName   *string                           `json:"GroupName,omitzero"`
+	OptInStatus ModifyAvailabilityZoneOptInStatus `json:"OptInStatus,omitzero"`
+	DryRun      *bool                             `json:"DryRun,omitzero"`
+}
+
+// ModifyAvailabilityZoneGroupOutput is the response of ModifyAvailabilityZoneGroup.
+type ModifyAvailabilityZoneGroupOutput struct {
+	Return *bool `json:"Return,omitzero"`
+}
+
 // ModifyImageAttributeInput is the request of ModifyImageAttribute.
 type ModifyImageAttributeInput struct {
 	Attribute              *string                        `json:"Attribute,omitzero"`
@@ -3482,6 +3641,21 @@ type ModifyInstanceAttributeInput struct {
 
 // ModifyInstanceAttributeOutput is the response of ModifyInstanceAttribute.
 type ModifyInstanceAttributeOutput struct {
+}
+
+// ModifyInstanceMetadataDefaultsInput is the request of ModifyInstanceMetadataDefaults.
+type ModifyInstanceMetadataDefaultsInput struct {
+	HttpTokens              MetadataDefaultHttpTokensState       `json:"HttpTokens,omitzero"`
+	HttpPutResponseHopLimit *int32                               `json:"HttpPutResponseHopLimit,omitzero"`
+	HttpEndpoint            DefaultInstanceMetadataEndpointState `json:"HttpEndpoint,omitzero"`
+	InstanceMetadataTags    DefaultInstanceMetadataTagsState     `json:"InstanceMetadataTags,omitzero"`
+	DryRun                  *bool                                `json:"DryRun,omitzero"`
+	HttpTokensEnforced      DefaultHttpTokensEnforcedState       `json:"HttpTokensEnforced,omitzero"`
+}
+
+// ModifyInstanceMetadataDefaultsOutput is the response of ModifyInstanceMetadataDefaults.
+type ModifyInstanceMetadataDefaultsOutput struct {
+	Return *bool `json:"Return,omitzero"`
 }
 
 // ModifyInstanceMetadataOptionsInput is the request of ModifyInstanceMetadataOptions.
@@ -3549,6 +3723,20 @@ type ModifyNetworkInterfaceAttributeInput struct {
 
 // ModifyNetworkInterfaceAttributeOutput is the response of ModifyNetworkInterfaceAttribute.
 type ModifyNetworkInterfaceAttributeOutput struct {
+}
+
+// ModifyPrivateDnsNameOptionsInput is the request of ModifyPrivateDnsNameOptions.
+type ModifyPrivateDnsNameOptionsInput struct {
+	DryRun                          *bool        `json:"DryRun,omitzero"`
+	InstanceId                      *string      `json:"InstanceId,omitzero"`
+	PrivateDnsHostnameType          HostnameType `json:"PrivateDnsHostnameType,omitzero"`
+	EnableResourceNameDnsARecord    *bool        `json:"EnableResourceNameDnsARecord,omitzero"`
+	EnableResourceNameDnsAAAARecord *bool        `json:"EnableResourceNameDnsAAAARecord,omitzero"`
+}
+
+// ModifyPrivateDnsNameOptionsOutput is the response of ModifyPrivateDnsNameOptions.
+type ModifyPrivateDnsNameOptionsOutput struct {
+	Return *bool `json:"Return,omitzero"`
 }
 
 // ModifySecurityGroupRulesInput is the request of ModifySecurityGroupRules.
@@ -3960,6 +4148,10 @@ type PlacementGroupInfo struct {
 	SupportedStrategies []PlacementGroupStrategy `json:"SupportedStrategies,omitzero"`
 }
 
+type PoolCidrBlock struct {
+	Cidr *string `json:"Cidr,omitzero"`
+}
+
 type PortRange struct {
 	From *int32 `json:"From,omitzero"`
 	To   *int32 `json:"To,omitzero"`
@@ -4248,6 +4440,47 @@ type RequestLaunchTemplateData struct {
 	Operator                          *OperatorRequest                                               `json:"Operator,omitzero"`
 	NetworkPerformanceOptions         *LaunchTemplateNetworkPerformanceOptionsRequest                `json:"NetworkPerformanceOptions,omitzero"`
 	SecondaryInterfaces               []LaunchTemplateInstanceSecondaryInterfaceSpecificationRequest `json:"SecondaryInterfaces,omitzero"`
+}
+
+// RequestSpotInstancesInput is the request of RequestSpotInstances.
+type RequestSpotInstancesInput struct {
+	LaunchSpecification          *RequestSpotLaunchSpecification `json:"LaunchSpecification,omitzero"`
+	TagSpecifications            []TagSpecification              `json:"TagSpecifications,omitzero"`
+	InstanceInterruptionBehavior InstanceInterruptionBehavior    `json:"InstanceInterruptionBehavior,omitzero"`
+	DryRun                       *bool                           `json:"DryRun,omitzero"`
+	SpotPrice                    *string                         `json:"SpotPrice,omitzero"`
+	ClientToken                  *string                         `json:"ClientToken,omitzero"`
+	InstanceCount                *int32                          `json:"InstanceCount,omitzero"`
+	Type                         SpotInstanceType                `json:"Type,omitzero"`
+	ValidFrom                    *time.Time                      `json:"ValidFrom,omitzero"`
+	ValidUntil                   *time.Time                      `json:"ValidUntil,omitzero"`
+	LaunchGroup                  *string                         `json:"LaunchGroup,omitzero"`
+	AvailabilityZoneGroup        *string                         `json:"AvailabilityZoneGroup,omitzero"`
+	BlockDurationMinutes         *int32                          `json:"BlockDurationMinutes,omitzero"`
+}
+
+// RequestSpotInstancesOutput is the response of RequestSpotInstances.
+type RequestSpotInstancesOutput struct {
+	SpotInstanceRequests []SpotInstanceRequest `json:"SpotInstanceRequests,omitzero"`
+}
+
+type RequestSpotLaunchSpecification struct {
+	SecurityGroupIds    []string                                `json:"SecurityGroupIds,omitzero"`
+	SecurityGroups      []string                                `json:"SecurityGroups,omitzero"`
+	AddressingType      *string                                 `json:"AddressingType,omitzero"`
+	BlockDeviceMappings []BlockDeviceMapping                    `json:"BlockDeviceMappings,omitzero"`
+	EbsOptimized        *bool                                   `json:"EbsOptimized,omitzero"`
+	IamInstanceProfile  *IamInstanceProfileSpecification        `json:"IamInstanceProfile,omitzero"`
+	ImageId             *string                                 `json:"ImageId,omitzero"`
+	InstanceType        InstanceType                            `json:"InstanceType,omitzero"`
+	KernelId            *string                                 `json:"KernelId,omitzero"`
+	KeyName             *string                                 `json:"KeyName,omitzero"`
+	Monitoring          *RunInstancesMonitoringEnabled          `json:"Monitoring,omitzero"`
+	NetworkInterfaces   []InstanceNetworkInterfaceSpecification `json:"NetworkInterfaces,omitzero"`
+	Placement           *SpotPlacement                          `json:"Placement,omitzero"`
+	RamdiskId           *string                                 `json:"RamdiskId,omitzero"`
+	SubnetId            *string                                 `json:"SubnetId,omitzero"`
+	UserData            *string                                 `json:"UserData,omitzero"`
 }
 
 type Reservation struct {
@@ -4634,12 +4867,53 @@ type ServiceTypeDetail struct {
 	ServiceType ServiceType `json:"ServiceType,omitzero"`
 }
 
+type SpotInstanceRequest struct {
+	ActualBlockHourlyPrice       *string                      `json:"ActualBlockHourlyPrice,omitzero"`
+	AvailabilityZoneGroup        *string                      `json:"AvailabilityZoneGroup,omitzero"`
+	BlockDurationMinutes         *int32                       `json:"BlockDurationMinutes,omitzero"`
+	CreateTime                   *time.Time                   `json:"CreateTime,omitzero"`
+	Fault                        *SpotInstanceStateFault      `json:"Fault,omitzero"`
+	InstanceId                   *string                      `json:"InstanceId,omitzero"`
+	LaunchGroup                  *string                      `json:"LaunchGroup,omitzero"`
+	LaunchSpecification          *LaunchSpecification         `json:"LaunchSpecification,omitzero"`
+	LaunchedAvailabilityZone     *string                      `json:"LaunchedAvailabilityZone,omitzero"`
+	LaunchedAvailabilityZoneId   *string                      `json:"LaunchedAvailabilityZoneId,omitzero"`
+	ProductDescription           RIProductDescription         `json:"ProductDescription,omitzero"`
+	SpotInstanceRequestId        *string                      `json:"SpotInstanceRequestId,omitzero"`
+	SpotPrice                    *string                      `json:"SpotPrice,omitzero"`
+	State                        SpotInstanceState            `json:"State,omitzero"`
+	Status                       *SpotInstanceStatus          `json:"Status,omitzero"`
+	Tags                         []Tag                        `json:"Tags,omitzero"`
+	Type                         SpotInstanceType             `json:"Type,omitzero"`
+	ValidFrom                    *time.Time                   `json:"ValidFrom,omitzero"`
+	ValidUntil                   *time.Time                   `json:"ValidUntil,omitzero"`
+	InstanceInterruptionBehavior InstanceInterruptionBehavior `json:"InstanceInterruptionBehavior,omitzero"`
+}
+
+type SpotInstanceStateFault struct {
+	Code    *string `json:"Code,omitzero"`
+	Message *string `json:"Message,omitzero"`
+}
+
+type SpotInstanceStatus struct {
+	Code       *string    `json:"Code,omitzero"`
+	Message    *string    `json:"Message,omitzero"`
+	UpdateTime *time.Time `json:"UpdateTime,omitzero"`
+}
+
 type SpotMarketOptions struct {
 	MaxPrice                     *string                      `json:"MaxPrice,omitzero"`
 	SpotInstanceType             SpotInstanceType             `json:"SpotInstanceType,omitzero"`
 	BlockDurationMinutes         *int32                       `json:"BlockDurationMinutes,omitzero"`
 	ValidUntil                   *time.Time                   `json:"ValidUntil,omitzero"`
 	InstanceInterruptionBehavior InstanceInterruptionBehavior `json:"InstanceInterruptionBehavior,omitzero"`
+}
+
+type SpotPlacement struct {
+	AvailabilityZone   *string `json:"AvailabilityZone,omitzero"`
+	GroupName          *string `json:"GroupName,omitzero"`
+	Tenancy            Tenancy `json:"Tenancy,omitzero"`
+	AvailabilityZoneId *string `json:"AvailabilityZoneId,omitzero"`
 }
 
 type StaleIpPermission struct {
@@ -4789,6 +5063,16 @@ type TotalLocalStorageGB struct {
 type TotalLocalStorageGBRequest struct {
 	Min *float64 `json:"Min,omitzero"`
 	Max *float64 `json:"Max,omitzero"`
+}
+
+type TrunkInterfaceAssociation struct {
+	AssociationId     *string               `json:"AssociationId,omitzero"`
+	BranchInterfaceId *string               `json:"BranchInterfaceId,omitzero"`
+	TrunkInterfaceId  *string               `json:"TrunkInterfaceId,omitzero"`
+	InterfaceProtocol InterfaceProtocolType `json:"InterfaceProtocol,omitzero"`
+	VlanId            *int32                `json:"VlanId,omitzero"`
+	GreKey            *int32                `json:"GreKey,omitzero"`
+	Tags              []Tag                 `json:"Tags,omitzero"`
 }
 
 // UnassignIpv6AddressesInput is the request of UnassignIpv6Addresses.
@@ -5073,6 +5357,21 @@ type VpcEndpoint struct {
 	ServiceRegion            *string                   `json:"ServiceRegion,omitzero"`
 }
 
+type VpcEndpointConnection struct {
+	ServiceId               *string       `json:"ServiceId,omitzero"`
+	VpcEndpointId           *string       `json:"VpcEndpointId,omitzero"`
+	VpcEndpointOwner        *string       `json:"VpcEndpointOwner,omitzero"`
+	VpcEndpointState        State         `json:"VpcEndpointState,omitzero"`
+	CreationTimestamp       *time.Time    `json:"CreationTimestamp,omitzero"`
+	DnsEntries              []DnsEntry    `json:"DnsEntries,omitzero"`
+	NetworkLoadBalancerArns []string      `json:"NetworkLoadBalancerArns,omitzero"`
+	GatewayLoadBalancerArns []string      `json:"GatewayLoadBalancerArns,omitzero"`
+	IpAddressType           IpAddressType `json:"IpAddressType,omitzero"`
+	VpcEndpointConnectionId *string       `json:"VpcEndpointConnectionId,omitzero"`
+	Tags                    []Tag         `json:"Tags,omitzero"`
+	VpcEndpointRegion       *string       `json:"VpcEndpointRegion,omitzero"`
+}
+
 type VpcIpv6CidrBlockAssociation struct {
 	AssociationId        *string              `json:"AssociationId,omitzero"`
 	Ipv6CidrBlock        *string              `json:"Ipv6CidrBlock,omitzero"`
@@ -5319,6 +5618,17 @@ const (
 	BurstablePerformanceExcluded BurstablePerformance = "excluded"
 )
 
+type CancelSpotInstanceRequestState string
+
+// Values of CancelSpotInstanceRequestState.
+const (
+	CancelSpotInstanceRequestStateActive    CancelSpotInstanceRequestState = "active"
+	CancelSpotInstanceRequestStateOpen      CancelSpotInstanceRequestState = "open"
+	CancelSpotInstanceRequestStateClosed    CancelSpotInstanceRequestState = "closed"
+	CancelSpotInstanceRequestStateCancelled CancelSpotInstanceRequestState = "cancelled"
+	CancelSpotInstanceRequestStateCompleted CancelSpotInstanceRequestState = "completed"
+)
+
 type CapacityReservationPreference string
 
 // Values of CapacityReservationPreference.
@@ -5344,6 +5654,33 @@ const (
 	CpuManufacturerAmd               CpuManufacturer = "amd"
 	CpuManufacturerAmazonWebServices CpuManufacturer = "amazon-web-services"
 	CpuManufacturerApple             CpuManufacturer = "apple"
+)
+
+type DefaultHttpTokensEnforcedState string
+
+// Values of DefaultHttpTokensEnforcedState.
+const (
+	DefaultHttpTokensEnforcedStateDisabled     DefaultHttpTokensEnforcedState = "disabled"
+	DefaultHttpTokensEnforcedStateEnabled      DefaultHttpTokensEnforcedState = "enabled"
+	DefaultHttpTokensEnforcedStateNoPreference DefaultHttpTokensEnforcedState = "no-preference"
+)
+
+type DefaultInstanceMetadataEndpointState string
+
+// Values of DefaultInstanceMetadataEndpointState.
+const (
+	DefaultInstanceMetadataEndpointStateDisabled     DefaultInstanceMetadataEndpointState = "disabled"
+	DefaultInstanceMetadataEndpointStateEnabled      DefaultInstanceMetadataEndpointState = "enabled"
+	DefaultInstanceMetadataEndpointStateNoPreference DefaultInstanceMetadataEndpointState = "no-preference"
+)
+
+type DefaultInstanceMetadataTagsState string
+
+// Values of DefaultInstanceMetadataTagsState.
+const (
+	DefaultInstanceMetadataTagsStateDisabled     DefaultInstanceMetadataTagsState = "disabled"
+	DefaultInstanceMetadataTagsStateEnabled      DefaultInstanceMetadataTagsState = "enabled"
+	DefaultInstanceMetadataTagsStateNoPreference DefaultInstanceMetadataTagsState = "no-preference"
 )
 
 type DestinationFileFormat string
@@ -5478,6 +5815,14 @@ type HostnameType string
 const (
 	HostnameTypeIpName       HostnameType = "ip-name"
 	HostnameTypeResourceName HostnameType = "resource-name"
+)
+
+type HttpTokensEnforcedState string
+
+// Values of HttpTokensEnforcedState.
+const (
+	HttpTokensEnforcedStateDisabled HttpTokensEnforcedState = "disabled"
+	HttpTokensEnforcedStateEnabled  HttpTokensEnforcedState = "enabled"
 )
 
 type HttpTokensState string
@@ -5699,6 +6044,14 @@ const (
 	InstanceTypeHypervisorXen   InstanceTypeHypervisor = "xen"
 )
 
+type InterfaceProtocolType string
+
+// Values of InterfaceProtocolType.
+const (
+	InterfaceProtocolTypeVlan InterfaceProtocolType = "VLAN"
+	InterfaceProtocolTypeGre  InterfaceProtocolType = "GRE"
+)
+
 type InternetGatewayBlockMode string
 
 // Values of InternetGatewayBlockMode.
@@ -5869,6 +6222,23 @@ const (
 	MarketTypeSpot                             MarketType = "spot"
 	MarketTypeCapacityBlock                    MarketType = "capacity-block"
 	MarketTypeInterruptibleCapacityReservation MarketType = "interruptible-capacity-reservation"
+)
+
+type MetadataDefaultHttpTokensState string
+
+// Values of MetadataDefaultHttpTokensState.
+const (
+	MetadataDefaultHttpTokensStateOptional     MetadataDefaultHttpTokensState = "optional"
+	MetadataDefaultHttpTokensStateRequired     MetadataDefaultHttpTokensState = "required"
+	MetadataDefaultHttpTokensStateNoPreference MetadataDefaultHttpTokensState = "no-preference"
+)
+
+type ModifyAvailabilityZoneOptInStatus string
+
+// Values of ModifyAvailabilityZoneOptInStatus.
+const (
+	ModifyAvailabilityZoneOptInStatusOptedIn    ModifyAvailabilityZoneOptInStatus = "opted-in"
+	ModifyAvailabilityZoneOptInStatusNotOptedIn ModifyAvailabilityZoneOptInStatus = "not-opted-in"
 )
 
 type MonitoringState string
@@ -6082,6 +6452,16 @@ type ProductCodeValues string
 const (
 	ProductCodeValuesDevpay      ProductCodeValues = "devpay"
 	ProductCodeValuesMarketplace ProductCodeValues = "marketplace"
+)
+
+type RIProductDescription string
+
+// Values of RIProductDescription.
+const (
+	RIProductDescriptionLinuxUnix          RIProductDescription = "Linux/UNIX"
+	RIProductDescriptionLinuxUnixAmazonVpc RIProductDescription = "Linux/UNIX (Amazon VPC)"
+	RIProductDescriptionWindows            RIProductDescription = "Windows"
+	RIProductDescriptionWindowsAmazonVpc   RIProductDescription = "Windows (Amazon VPC)"
 )
 
 type RebootMigrationSupport string
@@ -6347,6 +6727,18 @@ const (
 	SnapshotReturnCodesMissingPermissions SnapshotReturnCodes = "missing-permissions"
 	SnapshotReturnCodesInternalError      SnapshotReturnCodes = "internal-error"
 	SnapshotReturnCodesClientError        SnapshotReturnCodes = "client-error"
+)
+
+type SpotInstanceState string
+
+// Values of SpotInstanceState.
+const (
+	SpotInstanceStateOpen      SpotInstanceState = "open"
+	SpotInstanceStateActive    SpotInstanceState = "active"
+	SpotInstanceStateClosed    SpotInstanceState = "closed"
+	SpotInstanceStateCancelled SpotInstanceState = "cancelled"
+	SpotInstanceStateFailed    SpotInstanceState = "failed"
+	SpotInstanceStateDisabled  SpotInstanceState = "disabled"
 )
 
 type SpotInstanceType string

@@ -32,6 +32,9 @@ type extraMember struct {
 //go:embed ec2_operations.txt
 var ec2Operations string
 
+//go:embed ssm_operations.txt
+var ssmOperations string
+
 var services = []service{
 	{pkg: "ecs", title: "Amazon ECS", style: "StyleECS", extra: []extraMember{
 		// The agent reads and sends these; the SDKs' model does not have them.
@@ -47,6 +50,8 @@ var services = []service{
 	{pkg: "sts", title: "AWS STS", style: "StyleQuery"},
 	{pkg: "ec2", title: "Amazon EC2", style: "StyleEC2", operations: strings.Fields(ec2Operations)},
 	{pkg: "logs", title: "Amazon CloudWatch Logs", style: "StyleLogs"},
+	{pkg: "autoscaling", title: "Amazon EC2 Auto Scaling", style: "StyleQuery"},
+	{pkg: "ssm", title: "AWS Systems Manager", style: "StyleLogs"},
 }
 
 // maxEnum is the number of values from which an enum is left open: no

@@ -34,6 +34,9 @@ type Desired struct {
 	Groups     []SecurityGroup `json:"groups,omitempty"`
 	Interfaces []Interface     `json:"interfaces,omitempty"`
 
+	Instances []Instance `json:"instances,omitempty"` // of this node
+
+	GoneInstances  []string `json:"goneInstances,omitempty"`
 	GoneVPCs       []string `json:"goneVpcs,omitempty"`
 	GoneGroups     []string `json:"goneGroups,omitempty"`
 	GoneInterfaces []string `json:"goneInterfaces,omitempty"`
@@ -69,17 +72,46 @@ type Credentials struct {
 // VPC is a virtual network with its subnets and routes.
 type VPC struct {
 	ID          string         `json:"id"`
-	CIDRs       []netip.Prefix `json:"cidrs"`
+	CIDRs       []netip.Prefix `json:"cidrs"` // IPv4 first, the primary one at the head, then IPv6
 	DNSSupport  bool           `json:"dnsSupport"`
 	Subnets     []Subnet       `json:"subnets"`
 	RouteTables []RouteTable   `json:"routeTables"`
+	ACLs        []NetworkACL   `json:"acls,omitempty"` // those that are not as AWS makes the default one
+	Peers       []Peer         `json:"peers,omitempty"`
+}
+
+// Peer is a VPC with which there is an active peering connection.
+type Peer struct {
+	ID    string         `json:"id"` // pcx-…
+	VPC   string         `json:"vpc"`
+	CIDRs []netip.Prefix `json:"cidrs"`
+	DNS   bool           `json:"dns,omitempty"` // names of the peer resolve to private addresses
+}
+
+// NetworkACL is a stateless filter at the edge of subnets. What no entry
+// matches is denied.
+type NetworkACL struct {
+	ID      string     `json:"id"`
+	Entries []ACLEntry `json:"entries"` // in the order of their numbers
+}
+
+// ACLEntry allows or denies a protocol between ports from (or to) a prefix.
+type ACLEntry struct {
+	Egress   bool         `json:"egress,omitempty"`
+	Allow    bool         `json:"allow,omitempty"`
+	Protocol int          `json:"protocol"` // IP protocol number, -1 all
+	From     int          `json:"from"`     // port or ICMP type, -1 any
+	To       int          `json:"to"`       // port or ICMP code, -1 any
+	CIDR     netip.Prefix `json:"cidr"`
 }
 
 // Subnet is a range of a VPC.
 type Subnet struct {
 	ID         string       `json:"id"`
 	CIDR       netip.Prefix `json:"cidr"`
-	RouteTable string       `json:"routeTable"` // the effective one: its own, or the VPC's main table
+	IPv6       netip.Prefix `json:"ipv6,omitzero"`
+	RouteTable string       `json:"routeTable"`    // the effective one: its own, or the VPC's main table
+	ACL        string       `json:"acl,omitempty"` // "" allows all
 }
 
 // RouteTable lists routes beside the local ones.
@@ -91,6 +123,9 @@ type RouteTable struct {
 // Route kinds.
 const (
 	RouteInternetGateway = "internet-gateway"
+	RouteEgressOnly      = "egress-only-internet-gateway" // IPv6, only replies come in
+	RouteInterface       = "interface"                    // Target is an ENI: an instance, or a NAT gateway's own
+	RoutePeering         = "peering"                      // Target is a pcx-… of the VPC's Peers
 	RouteBlackhole       = "blackhole"
 )
 
@@ -98,6 +133,7 @@ const (
 type Route struct {
 	Destination netip.Prefix `json:"destination"`
 	Kind        string       `json:"kind"`
+	Target      string       `json:"target,omitempty"`
 }
 
 // SecurityGroup is a group's rules.
@@ -120,16 +156,89 @@ type Rule struct {
 // Interface is an ENI. Here says whether it is this node's to attach; the
 // others are sent because groups refer to their addresses and names.
 type Interface struct {
-	ID              string     `json:"id"`
-	VPC             string     `json:"vpc"`
-	Subnet          string     `json:"subnet"`
-	MAC             string     `json:"mac"`
-	Address         netip.Addr `json:"address"`
-	Public          netip.Addr `json:"public,omitzero"`
-	Groups          []string   `json:"groups"`
-	SourceDestCheck bool       `json:"sourceDestCheck"`
-	Hostname        string     `json:"hostname"` // private DNS name
-	Here            bool       `json:"here"`
+	ID        string       `json:"id"`
+	VPC       string       `json:"vpc"`
+	Subnet    string       `json:"subnet"`
+	MAC       string       `json:"mac"`
+	Address   netip.Addr   `json:"address"`
+	Public    netip.Addr   `json:"public,omitzero"`
+	Secondary []Address    `json:"secondary,omitempty"`
+	IPv6      []netip.Addr `json:"ipv6,omitempty"`
+	// In is the interface whose namespace this one is a device of, and Device
+	// its number there: eth<Device>. "" is a namespace of its own, eth0.
+	In     string `json:"in,omitempty"`
+	Device int    `json:"device,omitempty"`
+	// Serves is what the namespace itself does with packets: "" nothing,
+	// ServesNAT forwards and masquerades, ServesAPI hands connections to the
+	// region's API.
+	Serves string `json:"serves,omitempty"`
+	// FlowLog says that flows of it are to be counted and reported.
+	FlowLog         bool     `json:"flowLog,omitempty"`
+	Groups          []string `json:"groups"`
+	SourceDestCheck bool     `json:"sourceDestCheck"`
+	Hostname        string   `json:"hostname"` // private DNS name
+	Here            bool     `json:"here"`
+}
+
+// What the namespace of an interface does by itself.
+const (
+	ServesNAT = "nat"
+	ServesAPI = "api"
+)
+
+// Address is a further private address of an interface.
+type Address struct {
+	Private netip.Addr `json:"private"`
+	Public  netip.Addr `json:"public,omitzero"`
+}
+
+// Instance is an EC2 instance of this node. Its network namespace is that of
+// its Interface.
+type Instance struct {
+	ID        string `json:"id"`
+	Interface string `json:"interface"` // device 0
+	Hostname  string `json:"hostname"`
+	CPU       int    `json:"cpu"`    // CPU units, 1024 a vCPU: the most it gets
+	Memory    int    `json:"memory"` // MiB: the most it gets
+	// Root is the OCI image it boots from, with the digest of its manifest;
+	// "" is the one the node makes itself.
+	Root string `json:"root,omitempty"`
+	// Run says whether it is to run; Boots counts how often it is to have been
+	// booted: a node that booted it less often boots it (again).
+	Run   bool `json:"run"`
+	Boots int  `json:"boots"`
+	// UserData is run at the first boot.
+	UserData []byte `json:"userData,omitempty"`
+	// Agent says that an ECS agent runs beside it.
+	Agent bool `json:"agent,omitempty"`
+	// Metadata is what its metadata service answers.
+	Metadata InstanceMetadata `json:"metadata"`
+	// Credentials are those of its profile's role, renewed before they end.
+	Credentials *RoleCredentials `json:"credentials,omitempty"`
+}
+
+// InstanceMetadata is the content of an instance's metadata service. Paths are
+// below /latest/, without it: "meta-data/instance-id".
+type InstanceMetadata struct {
+	Enabled       bool              `json:"enabled"`
+	TokenRequired bool              `json:"tokenRequired,omitempty"`
+	HopLimit      int               `json:"hopLimit,omitempty"`
+	Paths         map[string]string `json:"paths,omitempty"`
+}
+
+// RoleCredentials are credentials with the role's name and profile.
+type RoleCredentials struct {
+	Role    string `json:"role"`
+	Profile string `json:"profile"` // ARN
+	Credentials
+}
+
+// InstanceStatus says what is so of one instance.
+type InstanceStatus struct {
+	ID    string `json:"id"`
+	State string `json:"state"` // running, stopped, gone
+	Boots int    `json:"boots"` // the boot that runs, or ran last
+	Error string `json:"error,omitempty"`
 }
 
 // Report is a frame from the node: what became of its interfaces since the
@@ -137,6 +246,7 @@ type Interface struct {
 // node has.
 type Report struct {
 	Interfaces []InterfaceStatus `json:"interfaces"`
+	Instances  []InstanceStatus  `json:"instances,omitempty"`
 }
 
 // InterfaceStatus says what is so of one interface.

@@ -10,12 +10,21 @@ import (
 // VPC is a virtual network.
 type VPC struct {
 	ID, Account              string
-	CIDRs                    []netip.Prefix // the first is the primary one
+	CIDRs                    []netip.Prefix // IPv4; the first is the primary one
+	CIDRAssociations         []string       // vpc-cidr-assoc-…, one for each of CIDRs
+	IPv6                     []IPv6Block
 	Default                  bool
+	Tenancy                  string // default or dedicated
 	DNSSupport, DNSHostnames bool
 	DHCPOptions              string
 	Tags                     []Tag
 	CreatedAt                time.Time
+}
+
+// IPv6Block is an IPv6 range that is associated with a VPC or subnet.
+type IPv6Block struct {
+	CIDR        netip.Prefix
+	Association string // vpc-cidr-assoc-… or subnet-cidr-assoc-…
 }
 
 // VPCs is keyed by id.
@@ -27,7 +36,11 @@ type Subnet struct {
 	ID, Account, VPC    string
 	CIDR                netip.Prefix
 	Zone                string
+	IPv6                []IPv6Block // one at most
 	MapPublicIPOnLaunch bool
+	AssignIPv6          bool   // to interfaces, as they are made
+	NetworkACL          string // "" until one is chosen: the VPC's default one
+	ACLAssociation      string // aclassoc-…
 	DefaultForZone      bool
 	RouteTable          string // explicit association, "" follows the VPC's main table
 	Association         string // id of that association
@@ -49,9 +62,12 @@ type RouteTable struct {
 	CreatedAt        time.Time
 }
 
-// Route sends a destination to a gateway. Target is an id: igw-…, nat-…, eni-….
+// Route sends a destination to a gateway. Target is an id: igw-…, eigw-…,
+// nat-…, eni-…, pcx-…, vpce-…. Whether it is a blackhole is read from the
+// target: a route does not know.
 type Route struct {
-	Destination netip.Prefix
+	Destination netip.Prefix // invalid if PrefixList is set
+	PrefixList  string
 	Target      string
 	Origin      string // CreateRoute
 }
@@ -84,10 +100,10 @@ type SecurityGroup struct {
 type SecurityGroupRule struct {
 	ID          string // sgr-…
 	Egress      bool
-	Protocol    string // tcp, udp, icmp, icmpv6, a number, or -1
-	From, To    int    // ports, or ICMP type and code; -1 for all
-	CIDR        netip.Prefix
-	Group       string
+	Protocol    string       // tcp, udp, icmp, icmpv6, a number, or -1
+	From, To    int          // ports, or ICMP type and code; -1 for all
+	CIDR        netip.Prefix // IPv4 or IPv6
+	Group       string       // of this VPC or of a peer
 	PrefixList  string
 	Description string
 	Tags        []Tag
@@ -111,17 +127,22 @@ var SecurityGroups = store.NewTable("sg", func(g *SecurityGroup) string { return
 // until the node has said that nothing of it is left in the kernel.
 type NetworkInterface struct {
 	ID, Account, VPC, Subnet, Zone string
-	Address                        netip.Addr
+	Address                        netip.Addr // the primary private IPv4 address
 	Public                         netip.Addr // invalid: none
+	Allocation                     string     // eipalloc-… of Public, "" if it is a passing one
+	Secondary                      []SecondaryAddress
+	IPv6                           []netip.Addr
 	MAC                            string
 	Groups                         []string
 	Description                    string
 	SourceDestCheck                bool
 	RequesterManaged               bool
-	Type                           string // interface
-	Node                           string // "" until it is placed on a machine
-	Task                           string // ARN of the task it belongs to
-	AttachmentID                   string // eni-attach-…
+	Type                           string               // interface, trunk, branch, nat_gateway, vpc_endpoint
+	Node                           string               // "" until it is placed on a machine
+	Task                           string               // ARN of the task it belongs to
+	Owner                          string               // id of the NAT gateway or endpoint it belongs to
+	AttachmentID                   string               // eni-attach-…
+	Attachment                     *InterfaceAttachment // to an instance
 	PrivateDNSName                 string
 	Tags                           []Tag
 	CreatedAt                      time.Time
@@ -132,12 +153,35 @@ type NetworkInterface struct {
 	Removed  bool   // the node has nothing of it left: address and row go
 }
 
+// SecondaryAddress is a further private IPv4 address of an interface.
+type SecondaryAddress struct {
+	Address    netip.Addr
+	Public     netip.Addr // invalid: none
+	Allocation string     // eipalloc-… of Public
+}
+
+// InterfaceAttachment joins an interface to an instance: in the kernel it is a
+// device in the instance's network namespace, that of its device 0.
+type InterfaceAttachment struct {
+	Instance            string // i-…
+	Device              int    // 0 is eth0
+	DeleteOnTermination bool
+	AttachedAt          time.Time
+}
+
 // NetworkInterfaces is keyed by id.
 var NetworkInterfaces = store.NewTable("eni", func(e *NetworkInterface) string { return e.ID },
 	store.Index("subnet", func(e *NetworkInterface) []string { return []string{e.Subnet} }),
 	store.Index("vpc", func(e *NetworkInterface) []string { return []string{e.VPC} }),
 	store.Index("node", func(e *NetworkInterface) []string { return some(e.Node) }),
 	store.Index("group", func(e *NetworkInterface) []string { return e.Groups }),
+	store.Index("owner", func(e *NetworkInterface) []string { return some(e.Owner) }),
+	store.Index("instance", func(e *NetworkInterface) []string {
+		if e.Attachment == nil {
+			return nil
+		}
+		return []string{e.Attachment.Instance}
+	}),
 	store.Index("address", func(e *NetworkInterface) []string { return []string{e.Subnet + "/" + e.Address.String()} }),
 	store.Index("public", func(e *NetworkInterface) []string {
 		if !e.Public.IsValid() {
@@ -161,11 +205,23 @@ const PublicScope = "public"
 var AddressLeases = store.NewTable("lease", func(l *AddressLease) string { return l.Scope + "/" + l.Address.String() },
 	store.Index("scope", func(l *AddressLease) []string { return []string{l.Scope} }))
 
-// NetworkACL is a subnet's stateless filter. Only the default one exists yet.
+// NetworkACL is a subnet's stateless filter.
 type NetworkACL struct {
 	ID, Account, VPC string
 	Default          bool
+	Entries          []ACLEntry // without the last one, *, that denies; in the order of direction and number
 	Tags             []Tag
+	CreatedAt        time.Time
+}
+
+// ACLEntry is one numbered rule.
+type ACLEntry struct {
+	Number   int // 1 to 32766
+	Egress   bool
+	Allow    bool
+	Protocol int // IP protocol number, -1 all
+	From, To int // ports, or ICMP type and code; -1 for all
+	CIDR     netip.Prefix
 }
 
 // NetworkACLs is keyed by id.
