@@ -104,7 +104,7 @@ type Network struct {
 	endpoints map[string]*Endpoint
 	taken     map[bound]*socket // ports in use, with what keeps others from them
 	last      map[string]uint16 // by protocol: the port chosen last
-	joined    map[netip.Addr]string
+	joined    map[netip.Addr]joined
 }
 
 // bound is a port of the instance.
@@ -122,7 +122,7 @@ func Open(opts Options) (*Network, error) {
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("container network: %w", err)
 	}
-	n := &Network{opts: opts, endpoints: map[string]*Endpoint{}, taken: map[bound]*socket{}, last: map[string]uint16{}, joined: map[netip.Addr]string{}}
+	n := &Network{opts: opts, endpoints: map[string]*Endpoint{}, taken: map[bound]*socket{}, last: map[string]uint16{}, joined: map[netip.Addr]joined{}}
 	if err := n.open(); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("container network: %w", err)

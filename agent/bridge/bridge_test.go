@@ -355,13 +355,21 @@ func TestAgentAddress(t *testing.T) {
 	ns.Close()
 	defer dropNetns(other)
 	for range 2 { // again changes nothing
-		if err := errors.Join(l.n.Join(task), l.n.Join(other)); err != nil {
+		if err := errors.Join(l.n.Join(task, "arn:task"), l.n.Join(other, "arn:other")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, from := range []string{a.NetNS, task, other, l.netns(l.instance)} {
 		l.reach(from, "169.254.170.2:80", "agent")
 		l.reach(from, "169.254.170.2:4566", "gateway")
+	}
+	for a, want := range map[string]string{"169.254.172.2": "arn:task", "169.254.172.3": "arn:other"} {
+		if got, _ := l.n.Joined(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s belongs to %q, want %q", a, got, want)
+		}
+	}
+	if got, _ := l.n.Connected(a.Address); got != "a" {
+		t.Errorf("%s belongs to %q, want a", a.Address, got)
 	}
 	// A task keeps port 80 for itself, and the instance does.
 	serve(t, task, ":80", "task")

@@ -14,10 +14,33 @@ import (
 
 const joinedPrefix = "ecs"
 
+// joined is an awsvpc task that reaches the agent.
+type joined struct{ link, task string }
+
+// Joined answers the task that has an address of ecs-bridge.
+func (n *Network) Joined(a netip.Addr) (task string, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	j, ok := n.joined[a]
+	return j.task, ok
+}
+
+// Connected answers the container that has an address of docker0.
+func (n *Network) Connected(a netip.Addr) (id string, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, e := range n.endpoints {
+		if e.Address == a {
+			return id, true
+		}
+	}
+	return "", false
+}
+
 // Join gives the namespace of an awsvpc task its way to the agent: a device
 // ecs-eth0 beside the task's own interface. It goes with the namespace. Joining
 // again changes nothing.
-func (n *Network) Join(netns string) error {
+func (n *Network) Join(netns, task string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	ns, err := os.Open(netns)
@@ -34,7 +57,7 @@ func (n *Network) Join(netns string) error {
 		return fmt.Errorf("join %s: %w", netns, err)
 	}
 	for _, other := range n.joined {
-		if other == name {
+		if other.link == name {
 			return nil
 		}
 	}
@@ -51,12 +74,12 @@ func (n *Network) Join(netns string) error {
 	link, err := n.nl.LinkByName(name)
 	if err == nil {
 		// The kernel keeps it for who comes after this process.
-		err = n.nl.LinkSetAlias(link, address.String())
+		err = n.nl.LinkSetAlias(link, address.String()+" "+task)
 	}
 	if err != nil {
 		return fmt.Errorf("join %s: %w", netns, err)
 	}
-	n.joined[address] = name
+	n.joined[address] = joined{name, task}
 	return nil
 }
 
@@ -72,7 +95,8 @@ func (n *Network) recallJoined() error {
 		if a.MasterIndex != n.ecs || !strings.HasPrefix(a.Name, joinedPrefix) {
 			continue
 		}
-		address, err := netip.ParseAddr(a.Alias)
+		text, task, _ := strings.Cut(a.Alias, " ")
+		address, err := netip.ParseAddr(text)
 		if err != nil {
 			// It was being made.
 			if err := n.nl.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -80,7 +104,7 @@ func (n *Network) recallJoined() error {
 			}
 			continue
 		}
-		n.joined[address] = a.Name
+		n.joined[address] = joined{a.Name, task}
 	}
 	return nil
 }
