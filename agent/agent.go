@@ -94,7 +94,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if door, err = gateway.Address(cfg.Endpoint); err != nil {
 		cfg.Log.Warn("tasks cannot reach the API by their own address", "err", err)
 	}
-	var tasks atomic.Pointer[engine.Engine] // containers may ask before there is one
+	var tasks atomic.Pointer[engine.Engine]
+	tmds.Tasks = lookup{&tasks}
 	serve := func(ctx context.Context, task string, eni *acs.ElasticNetworkInterface) (io.Closer, error) {
 		client, err := netip.ParseAddr(eni.PrimaryIPv4())
 		if err != nil {
@@ -149,7 +150,6 @@ func Run(ctx context.Context, cfg Config) error {
 		},
 		Region: cfg.Region, DataDir: cfg.DataDir, CleanupWait: cfg.CleanupWait, Log: cfg.Log,
 	})
-	tmds.Tasks = eng
 	tasks.Store(eng)
 	if err := eng.Recover(ctx); err != nil {
 		return err
@@ -183,6 +183,17 @@ func Run(ctx context.Context, cfg Config) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// lookup finds containers in an engine that may not be there yet: those of an
+// earlier agent ask at once.
+type lookup struct{ engine *atomic.Pointer[engine.Engine] }
+
+func (l lookup) Lookup(id string) (*engine.Task, *engine.Container) {
+	if e := l.engine.Load(); e != nil {
+		return e.Lookup(id)
+	}
+	return nil, nil
 }
 
 // closers are closed together.
