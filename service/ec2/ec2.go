@@ -36,8 +36,22 @@ type EC2 struct {
 // Stored lists the request fields that are kept and shown but not acted upon,
 // by operation and field, each with what that means.
 var Stored = map[string]string{
-	"AuthorizeSecurityGroupIngress.IpPermissions.Ipv6Ranges": "kept; no VPC has IPv6 yet",
-	"AuthorizeSecurityGroupEgress.IpPermissions.Ipv6Ranges":  "kept; no VPC has IPv6 yet",
+	"CreateVpc.InstanceTenancy":                                     "kept and shown; instances share the machine whatever it says",
+	"ModifyVpcAttribute.EnableNetworkAddressUsageMetrics":           "kept and shown; there are no metrics of address usage",
+	"ModifySubnetAttribute.PrivateDnsHostnameTypeOnLaunch":          "kept and shown; names are those of addresses",
+	"ModifySubnetAttribute.EnableResourceNameDnsARecordOnLaunch":    "kept and shown; there are no records of resource names",
+	"ModifySubnetAttribute.EnableResourceNameDnsAAAARecordOnLaunch": "kept and shown; there are no records of resource names",
+	"CreateDhcpOptions.DhcpConfigurations":                          "kept and shown; a task's or instance's resolver is always that of its VPC",
+	"ModifyAddressAttribute.DomainName":                             "kept and shown; no reverse record is made",
+	"CreateNatGateway.SecondaryAllocationIds":                       "the addresses are the gateway's; it translates to its primary one",
+	"CreateNatGateway.SecondaryPrivateIpAddresses":                  "the addresses are the gateway's; it translates to its primary one",
+	"CreateNatGateway.SecondaryPrivateIpAddressCount":               "the addresses are the gateway's; it translates to its primary one",
+	"AssociateNatGatewayAddress.AllocationIds":                      "the addresses are the gateway's; it translates to its primary one",
+	"AssignPrivateNatGatewayAddress.PrivateIpAddresses":             "the addresses are the gateway's; it translates to its primary one",
+	"UnassignPrivateNatGatewayAddress.MaxDrainDurationSeconds":      "addresses go at once: only the primary one has connections",
+	"DisassociateNatGatewayAddress.MaxDrainDurationSeconds":         "addresses go at once: only the primary one has connections",
+	"AuthorizeSecurityGroupIngress.IpPermissions.Ipv6Ranges":        "kept; no VPC has IPv6 yet",
+	"AuthorizeSecurityGroupEgress.IpPermissions.Ipv6Ranges":         "kept; no VPC has IPv6 yet",
 }
 
 // New returns the service.
