@@ -103,19 +103,3 @@ func requestTags(specs []api.TagSpecification) map[string][]string {
 	}
 	return keys
 }
-
-// kinds are resource types by the prefix of their ids.
-var kinds = map[string]string{"vpc": "vpc", "subnet": "subnet", "rtb": "route-table", "igw": "internet-gateway", "sg": "security-group",
-	"sgr": "security-group-rule", "eni": "network-interface", "acl": "network-acl", "dopt": "dhcp-options"}
-
-func kindOf(id string) string {
-	for i := range id {
-		if id[i] == '-' {
-			if k := kinds[id[:i]]; k != "" {
-				return k
-			}
-			break
-		}
-	}
-	return "*"
-}

@@ -144,6 +144,8 @@ type NetworkInterface struct {
 	AttachmentID                   string               // eni-attach-…
 	Attachment                     *InterfaceAttachment // to an instance
 	PrivateDNSName                 string
+	Tracking                       *ConnectionTracking `json:",omitempty"`
+	ClientToken                    string              `json:",omitempty"` // of CreateNetworkInterface
 	Tags                           []Tag
 	CreatedAt                      time.Time
 
@@ -167,6 +169,32 @@ type InterfaceAttachment struct {
 	Device              int    // 0 is eth0
 	DeleteOnTermination bool
 	AttachedAt          time.Time
+	// Detaching: the node must take the interface out of its kernel. Once it
+	// says that nothing is left, the interface is free, with its addresses.
+	Detaching bool `json:",omitempty"`
+}
+
+// ConnectionTracking are the idle times of an interface, in seconds; 0 is the default one.
+type ConnectionTracking struct {
+	TCP, UDPStream, UDP int
+}
+
+// Leaving reports whether the node must have nothing of the interface any more.
+func (e *NetworkInterface) Leaving() bool {
+	return e.Deleting || e.Attachment != nil && e.Attachment.Detaching
+}
+
+// Left is the row after the node said that nothing of the interface is left: one
+// that is to be deleted goes, one that is detached is free.
+func (e *NetworkInterface) Left() *NetworkInterface {
+	n := *e
+	n.Attached = false
+	// Only what was asked to go may be gone for good.
+	n.Removed = e.Deleting
+	if !e.Deleting && e.Leaving() {
+		n.Attachment, n.AttachmentID, n.Node = nil, "", ""
+	}
+	return &n
 }
 
 // NetworkInterfaces is keyed by id.
