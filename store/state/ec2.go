@@ -91,6 +91,7 @@ var InternetGateways = store.NewTable("igw", func(g *InternetGateway) string { r
 type SecurityGroup struct {
 	ID, Account, VPC  string
 	Name, Description string
+	VPCs              []string // further VPCs of the account whose interfaces may carry it
 	Rules             []SecurityGroupRule
 	Tags              []Tag
 	CreatedAt         time.Time
@@ -104,6 +105,7 @@ type SecurityGroupRule struct {
 	From, To    int          // ports, or ICMP type and code; -1 for all
 	CIDR        netip.Prefix // IPv4 or IPv6
 	Group       string       // of this VPC or of a peer
+	GroupOwner  string       `json:",omitempty"` // account of Group, "" if it is the rule's own
 	PrefixList  string
 	Description string
 	Tags        []Tag
@@ -239,6 +241,7 @@ type NetworkACL struct {
 	ID, Account, VPC string
 	Default          bool
 	Entries          []ACLEntry // without the last one, *, that denies; in the order of direction and number
+	ClientToken      string     `json:",omitempty"` // of CreateNetworkAcl
 	Tags             []Tag
 	CreatedAt        time.Time
 }
@@ -278,3 +281,23 @@ type GroupName struct{ VPC, Name, Group string }
 
 // GroupNames is keyed by vpc/name.
 var GroupNames = store.NewTable("sgname", func(n *GroupName) string { return n.VPC + "/" + n.Name })
+
+// OpenACL are the entries that AWS gives the default ACL of a VPC: all may pass.
+func OpenACL(six bool) (es []ACLEntry) {
+	for _, egress := range []bool{false, true} {
+		es = append(es, ACLEntry{Number: 100, Egress: egress, Allow: true, Protocol: -1, From: -1, To: -1, CIDR: netip.PrefixFrom(netip.IPv4Unspecified(), 0)})
+		if six {
+			es = append(es, ACLEntry{Number: 101, Egress: egress, Allow: true, Protocol: -1, From: -1, To: -1, CIDR: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+		}
+	}
+	return es
+}
+
+// Numbered are the ACL's entries. A default ACL that nobody has changed has no
+// entries in its row: it is open.
+func (a *NetworkACL) Numbered() []ACLEntry {
+	if a.Default && a.Entries == nil {
+		return OpenACL(true)
+	}
+	return a.Entries
+}
