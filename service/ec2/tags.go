@@ -19,6 +19,7 @@ type resource struct {
 	kind    api.ResourceType
 	missing func(id string) error
 	find    func(tx *store.Tx, account, id string) (tagged, bool)
+	look    func(r store.Reader, id string) (account string, tags []state.Tag, ok bool)
 	all     func(r store.Reader, account string) iter.Seq2[string, []state.Tag]
 }
 
@@ -62,13 +63,13 @@ var resources = []resource{
 	of("nat", "natgateway", state.NATGateways, func(id string) error {
 		return bad("NatGatewayNotFound", "The Nat Gateway %s was not found", id)
 	}, func(v *state.NATGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
-	of("pcx", "vpc-peering-connection", state.Peerings, noPeering, func(v *state.Peering) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	{prefix: "pcx", kind: "vpc-peering-connection", missing: noPeering, find: findPeering, look: lookPeering, all: allPeerings},
 	of("pl", "prefix-list", state.PrefixLists, noPrefixList, func(v *state.PrefixList) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	of("rtb", "route-table", state.RouteTables, func(id string) error {
 		return bad("InvalidRouteTableID.NotFound", "The routeTable ID '%s' does not exist", id)
 	}, func(v *state.RouteTable) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	of("sg", "security-group", state.SecurityGroups, noGroup, func(v *state.SecurityGroup) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
-	{prefix: "sgr", kind: "security-group-rule", missing: noRule, find: findRule, all: allRules},
+	{prefix: "sgr", kind: "security-group-rule", missing: noRule, find: findRule, look: lookRule, all: allRules},
 	of("subnet", "subnet", state.Subnets, func(id string) error {
 		return bad("InvalidSubnetID.NotFound", "The subnet ID '%s' does not exist", id)
 	}, func(v *state.Subnet) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
@@ -103,6 +104,14 @@ func of[T any](prefix string, kind api.ResourceType, t *store.Table[T], missing 
 				t.Put(tx, &n)
 			}}, true
 		},
+		look: func(r store.Reader, id string) (string, []state.Tag, bool) {
+			v, ok := t.Get(r, id)
+			if !ok {
+				return "", nil, false
+			}
+			_, owner, tags := about(v)
+			return owner, *tags, true
+		},
 		all: func(r store.Reader, account string) iter.Seq2[string, []state.Tag] {
 			return func(yield func(string, []state.Tag) bool) {
 				for v := range t.All(r) {
@@ -135,6 +144,17 @@ func findRule(tx *store.Tx, account, id string) (tagged, bool) {
 	return tagged{}, false
 }
 
+func lookRule(r store.Reader, id string) (string, []state.Tag, bool) {
+	for g := range state.SecurityGroups.All(r) {
+		for _, x := range g.Rules {
+			if x.ID == id {
+				return g.Account, x.Tags, true
+			}
+		}
+	}
+	return "", nil, false
+}
+
 func allRules(r store.Reader, account string) iter.Seq2[string, []state.Tag] {
 	return func(yield func(string, []state.Tag) bool) {
 		for g := range state.SecurityGroups.By(r, "account", account) {
@@ -142,6 +162,42 @@ func allRules(r store.Reader, account string) iter.Seq2[string, []state.Tag] {
 				if !yield(rule.ID, rule.Tags) {
 					return
 				}
+			}
+		}
+	}
+}
+
+// Each side of a peering connection has tags of its own for it.
+
+func findPeering(tx *store.Tx, account, id string) (tagged, bool) {
+	p, err := peeringOf(tx, account, id)
+	if err != nil {
+		return tagged{}, false
+	}
+	return tagged{peeringTags(p, account), func(ts []state.Tag) {
+		n := *p
+		if n.Account == account {
+			n.Tags = ts
+		} else {
+			n.PeerTags = ts
+		}
+		state.Peerings.Put(tx, &n)
+	}}, true
+}
+
+func lookPeering(r store.Reader, id string) (string, []state.Tag, bool) {
+	p, ok := state.Peerings.Get(r, id)
+	if !ok {
+		return "", nil, false
+	}
+	return p.Account, p.Tags, true
+}
+
+func allPeerings(r store.Reader, account string) iter.Seq2[string, []state.Tag] {
+	return func(yield func(string, []state.Tag) bool) {
+		for p := range state.Peerings.All(r) {
+			if sees(account, p) && !yield(p.ID, peeringTags(p, account)) {
+				return
 			}
 		}
 	}
