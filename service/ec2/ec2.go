@@ -36,8 +36,10 @@ type EC2 struct {
 // Stored lists the request fields that are kept and shown but not acted upon,
 // by operation and field, each with what that means.
 var Stored = map[string]string{
-	"AuthorizeSecurityGroupIngress.IpPermissions.Ipv6Ranges": "kept; no VPC has IPv6 yet",
-	"AuthorizeSecurityGroupEgress.IpPermissions.Ipv6Ranges":  "kept; no VPC has IPv6 yet",
+	"CreateVpcEndpoint.PolicyDocument":                                "kept and shown; what goes through an endpoint is decided by the caller's own policies",
+	"ModifyVpcEndpoint.PolicyDocument":                                "kept and shown, as that of CreateVpcEndpoint",
+	"CreateNetworkInterface.ConnectionTrackingSpecification":          "kept and shown; connections are tracked with the kernel's own idle times",
+	"ModifyNetworkInterfaceAttribute.ConnectionTrackingSpecification": "kept and shown; connections are tracked with the kernel's own idle times",
 }
 
 // New returns the service.
