@@ -12,18 +12,18 @@ import (
 	"github.com/berth-run/berth/store/state"
 )
 
-// on is a resource that a request of an operation is about: a kind, as ARNs
+// subject is a resource that a request of an operation is about: a kind, as ARNs
 // call it, and an id, nil for one that is still to be made.
-type on struct {
+type subject struct {
 	kind string
 	id   *string
 }
 
 // networks are the operations on networks, with what each is authorized on and
 // the tags that it brings. Those that only describe are authorized on everything.
-var networks = map[string]func(in any) ([]on, []api.TagSpecification){
-	"CreateVpc": func(in any) ([]on, []api.TagSpecification) {
-		return []on{{"vpc", nil}}, in.(*api.CreateVpcInput).TagSpecifications
+var networks = map[string]func(in any) ([]subject, []api.TagSpecification){
+	"CreateVpc": func(in any) ([]subject, []api.TagSpecification) {
+		return []subject{{"vpc", nil}}, in.(*api.CreateVpcInput).TagSpecifications
 	},
 	"DeleteVpc":                about("vpc", func(in any) *string { return in.(*api.DeleteVpcInput).VpcId }),
 	"ModifyVpcAttribute":       about("vpc", func(in any) *string { return in.(*api.ModifyVpcAttributeInput).VpcId }),
@@ -31,82 +31,82 @@ var networks = map[string]func(in any) ([]on, []api.TagSpecification){
 	"AssociateVpcCidrBlock":    about("vpc", func(in any) *string { return in.(*api.AssociateVpcCidrBlockInput).VpcId }),
 	"DisassociateVpcCidrBlock": about("vpc", func(any) *string { return nil }),
 	"DescribeVpcAttribute":     about("vpc", func(in any) *string { return in.(*api.DescribeVpcAttributeInput).VpcId }),
-	"CreateSubnet": func(in any) ([]on, []api.TagSpecification) {
+	"CreateSubnet": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.CreateSubnetInput)
-		return []on{{"subnet", nil}, {"vpc", x.VpcId}}, x.TagSpecifications
+		return []subject{{"subnet", nil}, {"vpc", x.VpcId}}, x.TagSpecifications
 	},
 	"DeleteSubnet":                about("subnet", func(in any) *string { return in.(*api.DeleteSubnetInput).SubnetId }),
 	"ModifySubnetAttribute":       about("subnet", func(in any) *string { return in.(*api.ModifySubnetAttributeInput).SubnetId }),
 	"AssociateSubnetCidrBlock":    about("subnet", func(in any) *string { return in.(*api.AssociateSubnetCidrBlockInput).SubnetId }),
 	"DisassociateSubnetCidrBlock": about("subnet", func(any) *string { return nil }),
-	"CreateSubnetCidrReservation": func(in any) ([]on, []api.TagSpecification) {
+	"CreateSubnetCidrReservation": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.CreateSubnetCidrReservationInput)
-		return []on{{"subnet", x.SubnetId}}, x.TagSpecifications
+		return []subject{{"subnet", x.SubnetId}}, x.TagSpecifications
 	},
-	"CreateRouteTable": func(in any) ([]on, []api.TagSpecification) {
+	"CreateRouteTable": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.CreateRouteTableInput)
-		return []on{{"route-table", nil}, {"vpc", x.VpcId}}, x.TagSpecifications
+		return []subject{{"route-table", nil}, {"vpc", x.VpcId}}, x.TagSpecifications
 	},
 	"DeleteRouteTable": about("route-table", func(in any) *string { return in.(*api.DeleteRouteTableInput).RouteTableId }),
 	"CreateRoute":      about("route-table", func(in any) *string { return in.(*api.CreateRouteInput).RouteTableId }),
 	"ReplaceRoute":     about("route-table", func(in any) *string { return in.(*api.ReplaceRouteInput).RouteTableId }),
 	"DeleteRoute":      about("route-table", func(in any) *string { return in.(*api.DeleteRouteInput).RouteTableId }),
-	"AssociateRouteTable": func(in any) ([]on, []api.TagSpecification) {
+	"AssociateRouteTable": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.AssociateRouteTableInput)
-		return []on{{"route-table", x.RouteTableId}, {"subnet", x.SubnetId}}, nil
+		return []subject{{"route-table", x.RouteTableId}, {"subnet", x.SubnetId}}, nil
 	},
 	"DisassociateRouteTable":       about("route-table", func(any) *string { return nil }),
 	"ReplaceRouteTableAssociation": about("route-table", func(in any) *string { return in.(*api.ReplaceRouteTableAssociationInput).RouteTableId }),
-	"CreateInternetGateway": func(in any) ([]on, []api.TagSpecification) {
-		return []on{{"internet-gateway", nil}}, in.(*api.CreateInternetGatewayInput).TagSpecifications
+	"CreateInternetGateway": func(in any) ([]subject, []api.TagSpecification) {
+		return []subject{{"internet-gateway", nil}}, in.(*api.CreateInternetGatewayInput).TagSpecifications
 	},
 	"DeleteInternetGateway": about("internet-gateway", func(in any) *string { return in.(*api.DeleteInternetGatewayInput).InternetGatewayId }),
-	"AttachInternetGateway": func(in any) ([]on, []api.TagSpecification) {
+	"AttachInternetGateway": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.AttachInternetGatewayInput)
-		return []on{{"internet-gateway", x.InternetGatewayId}, {"vpc", x.VpcId}}, nil
+		return []subject{{"internet-gateway", x.InternetGatewayId}, {"vpc", x.VpcId}}, nil
 	},
-	"DetachInternetGateway": func(in any) ([]on, []api.TagSpecification) {
+	"DetachInternetGateway": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.DetachInternetGatewayInput)
-		return []on{{"internet-gateway", x.InternetGatewayId}, {"vpc", x.VpcId}}, nil
+		return []subject{{"internet-gateway", x.InternetGatewayId}, {"vpc", x.VpcId}}, nil
 	},
-	"CreateEgressOnlyInternetGateway": func(in any) ([]on, []api.TagSpecification) {
+	"CreateEgressOnlyInternetGateway": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.CreateEgressOnlyInternetGatewayInput)
-		return []on{{"egress-only-internet-gateway", nil}, {"vpc", x.VpcId}}, x.TagSpecifications
+		return []subject{{"egress-only-internet-gateway", nil}, {"vpc", x.VpcId}}, x.TagSpecifications
 	},
 	"DeleteEgressOnlyInternetGateway": about("egress-only-internet-gateway", func(in any) *string {
 		return in.(*api.DeleteEgressOnlyInternetGatewayInput).EgressOnlyInternetGatewayId
 	}),
-	"CreateNatGateway": func(in any) ([]on, []api.TagSpecification) {
+	"CreateNatGateway": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.CreateNatGatewayInput)
-		what := []on{{"natgateway", nil}, {"subnet", x.SubnetId}}
+		what := []subject{{"natgateway", nil}, {"subnet", x.SubnetId}}
 		if x.AllocationId != nil {
-			what = append(what, on{"elastic-ip", x.AllocationId})
+			what = append(what, subject{"elastic-ip", x.AllocationId})
 		}
 		return what, x.TagSpecifications
 	},
 	"DeleteNatGateway":                 about("natgateway", func(in any) *string { return in.(*api.DeleteNatGatewayInput).NatGatewayId }),
 	"AssignPrivateNatGatewayAddress":   about("natgateway", func(in any) *string { return in.(*api.AssignPrivateNatGatewayAddressInput).NatGatewayId }),
 	"UnassignPrivateNatGatewayAddress": about("natgateway", func(in any) *string { return in.(*api.UnassignPrivateNatGatewayAddressInput).NatGatewayId }),
-	"AssociateNatGatewayAddress": func(in any) ([]on, []api.TagSpecification) {
+	"AssociateNatGatewayAddress": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.AssociateNatGatewayAddressInput)
-		what := []on{{"natgateway", x.NatGatewayId}}
+		what := []subject{{"natgateway", x.NatGatewayId}}
 		for _, id := range x.AllocationIds {
-			what = append(what, on{"elastic-ip", &id})
+			what = append(what, subject{"elastic-ip", &id})
 		}
 		return what, nil
 	},
 	"DisassociateNatGatewayAddress": about("natgateway", func(in any) *string { return in.(*api.DisassociateNatGatewayAddressInput).NatGatewayId }),
-	"AllocateAddress": func(in any) ([]on, []api.TagSpecification) {
-		return []on{{"elastic-ip", nil}}, in.(*api.AllocateAddressInput).TagSpecifications
+	"AllocateAddress": func(in any) ([]subject, []api.TagSpecification) {
+		return []subject{{"elastic-ip", nil}}, in.(*api.AllocateAddressInput).TagSpecifications
 	},
-	"AssociateAddress": func(in any) ([]on, []api.TagSpecification) {
+	"AssociateAddress": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.AssociateAddressInput)
-		what := []on{{"elastic-ip", x.AllocationId}}
+		what := []subject{{"elastic-ip", x.AllocationId}}
 		if x.InstanceId != nil {
-			what = append(what, on{"instance", x.InstanceId})
+			what = append(what, subject{"instance", x.InstanceId})
 		}
 		if x.NetworkInterfaceId != nil {
-			what = append(what, on{"network-interface", x.NetworkInterfaceId})
+			what = append(what, subject{"network-interface", x.NetworkInterfaceId})
 		}
 		return what, nil
 	},
@@ -114,19 +114,19 @@ var networks = map[string]func(in any) ([]on, []api.TagSpecification){
 	"ReleaseAddress":         about("elastic-ip", func(in any) *string { return in.(*api.ReleaseAddressInput).AllocationId }),
 	"ModifyAddressAttribute": about("elastic-ip", func(in any) *string { return in.(*api.ModifyAddressAttributeInput).AllocationId }),
 	"ResetAddressAttribute":  about("elastic-ip", func(in any) *string { return in.(*api.ResetAddressAttributeInput).AllocationId }),
-	"CreateDhcpOptions": func(in any) ([]on, []api.TagSpecification) {
-		return []on{{"dhcp-options", nil}}, in.(*api.CreateDhcpOptionsInput).TagSpecifications
+	"CreateDhcpOptions": func(in any) ([]subject, []api.TagSpecification) {
+		return []subject{{"dhcp-options", nil}}, in.(*api.CreateDhcpOptionsInput).TagSpecifications
 	},
 	"DeleteDhcpOptions": about("dhcp-options", func(in any) *string { return in.(*api.DeleteDhcpOptionsInput).DhcpOptionsId }),
-	"AssociateDhcpOptions": func(in any) ([]on, []api.TagSpecification) {
+	"AssociateDhcpOptions": func(in any) ([]subject, []api.TagSpecification) {
 		x := in.(*api.AssociateDhcpOptionsInput)
-		return []on{{"dhcp-options", x.DhcpOptionsId}, {"vpc", x.VpcId}}, nil
+		return []subject{{"dhcp-options", x.DhcpOptionsId}, {"vpc", x.VpcId}}, nil
 	},
 }
 
 // about is an operation on one resource.
-func about(kind string, id func(in any) *string) func(any) ([]on, []api.TagSpecification) {
-	return func(in any) ([]on, []api.TagSpecification) { return []on{{kind, id(in)}}, nil }
+func about(kind string, id func(in any) *string) func(any) ([]subject, []api.TagSpecification) {
+	return func(in any) ([]subject, []api.TagSpecification) { return []subject{{kind, id(in)}}, nil }
 }
 
 // authorizeNetworks are the checks of the operations on networks.
