@@ -117,6 +117,7 @@ type LaunchTemplate struct {
 	ID, Account, Name string // lt-…
 	Default, Latest   int
 	CreatedBy         string
+	ClientToken       string
 	Tags              []Tag
 	CreatedAt         time.Time
 }
@@ -132,6 +133,7 @@ type LaunchTemplateVersion struct {
 	Number            int
 	Description       string
 	CreatedBy         string
+	ClientToken       string
 	Data              ec2.RequestLaunchTemplateData
 	CreatedAt         time.Time
 }
