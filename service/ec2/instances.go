@@ -401,15 +401,15 @@ func (e *EC2) instanceFilters(r store.Reader) filters[*state.Instance] {
 			return append(one(n.Allocation), each(n.Secondary, func(s state.SecondaryAddress) []string { return one(s.Allocation) })...)
 		}),
 		"network-interface.addresses.association.ip-owner-id": seen(func(n api.InstanceNetworkInterface) []string {
-			return each(n.PrivateIpAddresses, func(a api.InstancePrivateIpAddress) []string { return associated(a.Association, true) })
+			return each(n.PrivateIpAddresses, func(a api.InstancePrivateIpAddress) []string { return associationText(a.Association, true) })
 		}),
 		"network-interface.addresses.association.public-ip": seen(func(n api.InstanceNetworkInterface) []string {
-			return each(n.PrivateIpAddresses, func(a api.InstancePrivateIpAddress) []string { return associated(a.Association, false) })
+			return each(n.PrivateIpAddresses, func(a api.InstancePrivateIpAddress) []string { return associationText(a.Association, false) })
 		}),
 		"network-interface.addresses.primary":            seen(func(n api.InstanceNetworkInterface) []string { return flag(true) }),
 		"network-interface.addresses.private-ip-address": privates,
 		"network-interface.association.allocation-id":    nic(func(n *state.NetworkInterface) []string { return one(n.Allocation) }),
-		"network-interface.association.ip-owner-id":      seen(func(n api.InstanceNetworkInterface) []string { return associated(n.Association, true) }),
+		"network-interface.association.ip-owner-id":      seen(func(n api.InstanceNetworkInterface) []string { return associationText(n.Association, true) }),
 		"network-interface.association.public-ip":        nic(func(n *state.NetworkInterface) []string { return address(n.Public) }),
 		"network-interface.association.public-dns-name": seen(func(n api.InstanceNetworkInterface) []string {
 			if n.Association == nil {
@@ -512,7 +512,7 @@ func resourceName(v api.Instance, of func(*api.PrivateDnsNameOptionsResponse) *b
 	return flag(wire.Value(of(v.PrivateDnsNameOptions)))
 }
 
-func associated(a *api.InstanceNetworkInterfaceAssociation, owner bool) []string {
+func associationText(a *api.InstanceNetworkInterfaceAssociation, owner bool) []string {
 	switch {
 	case a == nil:
 		return nil
