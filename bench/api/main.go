@@ -4,7 +4,7 @@
 // against bare transactions of an embedded etcd; and all of them against
 // moto_server, if it is installed.
 //
-//	go run ./bench/api [-tasks 100000] [-clients 8] [-rounds 7] [-slice 1s] [-cpuprofile F]
+//	go run ./bench/api [-tasks 100000] [-clients 8] [-rounds 7] [-slice 1s] [-only OPERATION] [-cpuprofile F]
 //
 // The contenders take turns in slices of a second, in one process with the
 // clients, which send requests that were signed beforehand: so the time is the
@@ -62,6 +62,7 @@ type config struct {
 	tasks, clients, rounds int
 	slice                  time.Duration
 	profile                string
+	only                   string
 }
 
 func main() {
@@ -71,6 +72,7 @@ func main() {
 	flag.IntVar(&c.rounds, "rounds", 7, "turns of each contender")
 	flag.DurationVar(&c.slice, "slice", time.Second, "how long a turn is")
 	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile of all turns to this file")
+	flag.StringVar(&c.only, "only", "", "one operation alone")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -107,12 +109,20 @@ func (c *config) run(ctx context.Context) (err error) {
 		defer pprof.StopCPUProfile()
 	}
 	for _, op := range []string{"DescribeTasks", "ListTasks"} {
+		if c.only != "" && c.only != op {
+			continue
+		}
 		if err := c.read(ctx, r, op); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
 	}
-	if err := c.register(ctx, r, filepath.Join(dir, "etcd")); err != nil {
-		return fmt.Errorf("RegisterTaskDefinition: %w", err)
+	if c.only == "" || c.only == "RegisterTaskDefinition" {
+		if err := c.register(ctx, r, filepath.Join(dir, "etcd")); err != nil {
+			return fmt.Errorf("RegisterTaskDefinition: %w", err)
+		}
+	}
+	if c.only != "" {
+		return ctx.Err()
 	}
 	if path, err := exec.LookPath("moto_server"); err == nil {
 		if err := c.moto(ctx, r, path); err != nil {
