@@ -139,7 +139,8 @@ type server struct {
 	addr string
 	sign sigv4.Signer
 	done chan error
-	log  *os.File
+	log  *service.Lines
+	file *os.File
 	arns []string
 }
 
@@ -161,7 +162,7 @@ func open(ctx context.Context, dir string) (*server, error) {
 	if err := api.Bootstrap(ctx); err != nil {
 		return nil, err
 	}
-	// A server writes its log, too.
+	// A server writes its log, too, as the role does.
 	logFile, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
@@ -170,8 +171,9 @@ func open(ctx context.Context, dir string) (*server, error) {
 	for op, f := range api.Authorize() {
 		checks[op] = f
 	}
+	lines := service.NewLines(logFile)
 	door, err := service.New(service.Config{DB: db, Region: region, Authorizer: authorizer, Verifier: &auth.Verifier{Sessions: sessions, Region: region},
-		Log: slog.New(slog.NewJSONHandler(logFile, nil)), Services: []service.Registration{{Service: awsecs.NewService(api), Authorize: checks}}})
+		Log: slog.New(slog.NewTextHandler(lines, nil)), Services: []service.Registration{{Service: awsecs.NewService(api), Authorize: checks}}})
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +185,7 @@ func open(ctx context.Context, dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &server{db: db, door: door, addr: l.Addr().String(), log: logFile, done: make(chan error, 1),
+	r := &server{db: db, door: door, addr: l.Addr().String(), log: lines, file: logFile, done: make(chan error, 1),
 		sign: sigv4.Signer{AccessKeyID: root.AccessKeyID, Secret: root.Secret}}
 	go func() { r.done <- door.Serve(l, ca.TLS(service.Names(region), nil, nil)) }()
 	return r, nil
@@ -192,7 +194,9 @@ func open(ctx context.Context, dir string) (*server, error) {
 func (r *server) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(r.door.Drain(ctx), <-r.done, r.db.Close(), r.log.Close())
+	err := errors.Join(r.door.Drain(ctx), <-r.done, r.db.Close())
+	r.log.Flush()
+	return errors.Join(err, r.file.Close())
 }
 
 // fill puts running tasks into the default cluster, as a service that has been
