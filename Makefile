@@ -33,7 +33,7 @@ help: ## list the targets
 # is empty in the repository, and the compiler is given another file for it.
 build: ## build bin/berth
 	@mkdir -p .cache/shim
-	@go build -ldflags '-s -w' -o .cache/shim/shim ./node/shim/slim
+	@go build -tags grpcnotrace -ldflags '-s -w' -o .cache/shim/shim ./node/shim/slim
 	@gzip -9nc .cache/shim/shim > .cache/shim/shim.gz
 	@echo '{"Replace": {"node/containerd/shim.gz": ".cache/shim/shim.gz"}}' > .cache/shim/overlay.json
 	@go build -overlay .cache/shim/overlay.json -ldflags '$(LDFLAGS)' -o bin/berth .

@@ -111,6 +111,10 @@ func (r *Runtime) create(ctx context.Context, s runtime.Spec) (mine bool, err er
 	if err := r.fillVolumes(ctx, s.Mounts, root); err != nil {
 		return true, err
 	}
+	profile, err := r.withFilter(spec)
+	if err != nil {
+		return true, err
+	}
 	record, err := r.record(s, spec)
 	if err != nil {
 		return true, err
@@ -121,6 +125,7 @@ func (r *Runtime) create(ctx context.Context, s runtime.Spec) (mine bool, err er
 	if err := r.createTask(ctx, s.ID, spec.Process, root); err != nil {
 		return true, err
 	}
+	r.keepFilter(profile, s.ID)
 	r.process.put(s.ID, spec.Process)
 	return true, nil
 }

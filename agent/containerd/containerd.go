@@ -98,7 +98,8 @@ type Runtime struct {
 	pulls    keyed
 	outputs  sync.Map // container id -> *runtime.Output, opened by Create, not yet asked for
 	process  cache[string, *specs.Process]
-	creating sync.Map // container ids whose Create is under way
+	filters  cache[string, string] // by seccomp profile; see withFilter
+	creating sync.Map              // container ids whose Create is under way
 
 	// dials counts the connections to the daemon that were made: another one
 	// means that it has been away.

@@ -32,7 +32,7 @@ func Build(ctx context.Context, pkg, dir, name string) (string, error) {
 		return out, compile(ctx, pkg, out)
 	}
 	shim := filepath.Join(dir, name+".shim")
-	if err := compile(ctx, "/node/shim/slim", shim); err != nil {
+	if err := compile(ctx, "/node/shim/slim", shim, "-tags", "grpcnotrace"); err != nil {
 		return "", err
 	}
 	program, err := os.ReadFile(shim)
