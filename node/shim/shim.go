@@ -83,7 +83,7 @@ func run() {
 	// as it can from the moment a shim is told to end.
 	_ = log.SetLevel("fatal")
 	runc.Monitor = launcher{runc.Monitor} // for `delete`, which makes no service
-	shim.RunShim(context.Background(), manager.NewShimManager(Runtime))
+	shim.RunShim(context.Background(), undertaker{manager.NewShimManager(Runtime)})
 }
 
 // steadfast finishes what it began. A call's context ends when the daemon that
