@@ -48,6 +48,7 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/services/warning"
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
 
+	"github.com/berth-run/berth/node/oci"
 	"github.com/berth-run/berth/node/shim"
 )
 
@@ -103,6 +104,9 @@ func Main(ctx context.Context, dirs Dirs, opts Options) error {
 	// version may be another.
 	if err := os.Setenv("PATH", dirs.Run+string(os.PathListSeparator)+os.Getenv("PATH")); err != nil {
 		return err
+	}
+	if err := oci.Share(ctx); err != nil {
+		log.G(ctx).WithError(err).Warn("crun is started as it is")
 	}
 	cfg := &config.Config{
 		Version: 4,
