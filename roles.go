@@ -151,13 +151,16 @@ func agentRole(ctx context.Context, o cli.RoleOptions) error {
 	if err := process.Notify(); err != nil {
 		return err
 	}
-	binary, err := os.Executable()
-	if err != nil {
-		return err
+	// The program of the shim is an init, too, and where there is one the smaller of the two.
+	initPath := n.Containerd().Shim()
+	if a.Containerd != n.Containerd().Socket() {
+		if initPath, err = os.Executable(); err != nil {
+			return err
+		}
 	}
 	rt, err := containerd.New(containerd.Config{
 		Address: a.Containerd, Namespace: n.Namespace(), Dir: n.AgentRun(), Cgroup: n.Cgroup(),
-		OCIRuntime: a.OCIRuntime, InitPath: binary, Exits: n.Containerd().Exits(),
+		OCIRuntime: a.OCIRuntime, InitPath: initPath, Exits: n.Containerd().Exits(),
 	})
 	if err != nil {
 		return err
