@@ -130,7 +130,8 @@ type Fleet struct {
 	attrs  []*attr // those that some strategy spreads over
 	tests  map[string]*test
 
-	// What changed, by slot: views read it from where they stopped.
+	// What changed, by slot: views read it from where they stopped. A slot that
+	// a task was added to, and that so has less, is complemented.
 	log  []int32
 	base uint64 // how many entries are gone from its beginning
 
@@ -303,7 +304,7 @@ func (f *Fleet) at(id string) (int32, *slot) {
 	return n, s
 }
 
-// touched notes that a slot changed.
+// touched notes that a slot changed: n is its number, or the complement of it.
 func (f *Fleet) touched(n int32, s *slot) {
 	s.version++
 	f.log = append(f.log, n)
@@ -391,7 +392,7 @@ func (f *Fleet) Add(t Task) {
 	f.tasks[t.ID] = t
 	n, s := f.at(t.Instance)
 	f.account(s, &t, 1)
-	f.touched(n, s)
+	f.touched(^n, s)
 }
 
 // Drop takes a task from its instance.

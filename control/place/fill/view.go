@@ -1,6 +1,7 @@
 package fill
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strconv"
@@ -26,8 +27,12 @@ type view struct {
 	where    []*test
 
 	chain []element
+	keys  int   // how many numbers a key has
 	attrs []int // tracked attributes of the chain
-	leads bool  // the first element within a part is a random choice
+	// idle: an instance that a task was added to can only come to stand further
+	// back, so that it is enough to look again when it stands first.
+	idle  bool
+	leads bool // the first element within a part is a random choice
 
 	read  uint64 // how much of the log was read
 	used  uint64 // when, by the fleet's clock
@@ -59,18 +64,26 @@ type place struct {
 	at    int32  // in the part's heap
 	home  int32  // the part that it belongs to,
 	shape uint32 // as it was when that was looked for
-	key   key
 }
 
-// A key has one number for each element but attributes, and at its end what
-// orders equals.
-type key [6]uint32
+// A key has one number for each element but attributes, of 32 bits, and after
+// them what orders equals.
+type key [3]uint64
+
+func (k *key) set(i int, n uint32) { k[i/2] |= uint64(n) << (32 - i%2*32) }
+func (k *key) get(i int) uint32    { return uint32(k[i/2] >> (32 - i%2*32)) }
 
 // A part has the instances with the same values of the attributes that are
 // spread over, as a heap.
 type part struct {
 	values []int32
-	heap   []int32
+	heap   []node
+}
+
+// A node has its key with it: what is compared lies together.
+type node struct {
+	key key
+	n   int32 // slot
 }
 
 // view finds or makes the view of a demand and reads what has changed.
@@ -134,11 +147,10 @@ func (f *Fleet) newView(d Demand) *view {
 	for _, e := range lines(d.Where) {
 		v.where = append(v.where, f.test("where\x00"+e, func() *test { return where(e) }))
 	}
-	keys := 0
 	with := func(b by) {
 		if !slices.ContainsFunc(v.chain, func(e element) bool { return e.by == b }) {
-			v.chain = append(v.chain, element{b, keys})
-			keys++
+			v.chain = append(v.chain, element{b, v.keys})
+			v.keys++
 		}
 	}
 	for _, s := range lines(d.Strategy) {
@@ -150,7 +162,7 @@ func (f *Fleet) newView(d Demand) *view {
 		case "binpack:memory":
 			with(byMemory)
 		case "random":
-			v.leads = v.leads || keys == 0
+			v.leads = v.leads || v.keys == 0
 			with(byRandom)
 		default:
 			name := strings.TrimPrefix(s, "spread:attribute:")
@@ -160,6 +172,8 @@ func (f *Fleet) newView(d Demand) *view {
 			}
 		}
 	}
+	v.idle = !slices.ContainsFunc(v.chain, func(e element) bool { return e.by == byCPU || e.by == byMemory || e.by == byRandom }) &&
+		!slices.ContainsFunc(v.where, func(t *test) bool { return t.dynamic })
 	with(byTasks) // among equals the least loaded (facts: placement)
 	v.rebuild(f)
 	return v
@@ -191,6 +205,12 @@ func (v *view) catchUp(f *Fleet) {
 	}
 	v.grow(f)
 	for _, n := range f.log[v.read-f.base:] {
+		if n < 0 {
+			if v.idle {
+				continue
+			}
+			n = ^n
+		}
 		if s := f.slots[n]; v.place[n].seen != s.version {
 			v.update(f, n, s)
 		}
@@ -216,14 +236,14 @@ func (v *view) update(f *Fleet, n int32, s *slot) {
 		v.remove(f, n)
 	}
 	key := v.key(f, s)
-	if p.part >= 0 && p.key == key {
-		return
-	}
-	p.key = key
 	heap := &v.parts[part].heap
 	if p.part < 0 {
 		p.part, p.at = part, int32(len(*heap))
-		*heap = append(*heap, n)
+		*heap = append(*heap, node{key, n})
+	} else if at := &(*heap)[p.at]; at.key == key {
+		return
+	} else {
+		at.key = key
 	}
 	if !v.up(f, *heap, int(p.at)) {
 		v.down(f, *heap, int(p.at))
@@ -254,21 +274,21 @@ func (v *view) key(f *Fleet, s *slot) (k key) {
 		switch e.by {
 		case byGroup:
 			if t := s.of(v.group); t != nil {
-				k[e.key] = uint32(t.live)
+				k.set(e.key, uint32(t.live))
 			}
 		case byCPU:
-			k[e.key] = uint32(s.cpu)
+			k.set(e.key, uint32(s.cpu))
 		case byMemory:
-			k[e.key] = uint32(s.memory)
+			k.set(e.key, uint32(s.memory))
 		case byRandom:
 			if !v.leads {
-				k[e.key] = uint32(f.random())
+				k.set(e.key, uint32(f.random()))
 			}
 		case byTasks:
-			k[e.key] = uint32(s.tasks)
+			k.set(e.key, uint32(s.tasks))
 		}
 	}
-	k[len(k)-1] = s.rank
+	k.set(v.keys, s.rank)
 	return k
 }
 
@@ -330,15 +350,18 @@ func (v *view) choose(f *Fleet, g *group) (string, bool) {
 	var first int32
 	equals := 0
 	for _, p := range v.parts {
+		for len(p.heap) > 0 && v.place[p.heap[0].n].seen != f.slots[p.heap[0].n].version {
+			v.update(f, p.heap[0].n, f.slots[p.heap[0].n])
+		}
 		if len(p.heap) == 0 {
 			continue
 		}
-		n := p.heap[0]
+		n := p.heap[0].n
 		if best == nil {
 			best, first, equals = p, n, len(p.heap)
 			continue
 		}
-		c := v.compare(f, g, p, n, best, first)
+		c := v.compare(g, p, best)
 		if c == 0 && v.leads {
 			// Each instance of the parts that are equal is as likely.
 			if equals += len(p.heap); f.random()%uint64(equals) < uint64(len(p.heap)) {
@@ -352,60 +375,53 @@ func (v *view) choose(f *Fleet, g *group) (string, bool) {
 	case best == nil:
 		return "", false
 	case v.leads:
-		first = best.heap[f.random()%uint64(len(best.heap))]
+		first = best.heap[f.random()%uint64(len(best.heap))].n
 	}
 	return f.slots[first].ID, true
 }
 
-// compare compares the instances m of part p and n of part q by the whole chain.
-func (v *view) compare(f *Fleet, g *group, p *part, m int32, q *part, n int32) int {
+// compare compares the first instances of two parts by the whole chain.
+func (v *view) compare(g *group, p, q *part) int {
 	for _, e := range v.chain {
 		var a, b uint32
-		switch e.by {
-		case byAttribute:
+		switch {
+		case e.by == byAttribute:
 			k := v.attrs[e.key]
 			a, b = uint32(g.count(k, p.values[e.key])), uint32(g.count(k, q.values[e.key]))
-		case byRandom:
-			if v.leads {
-				return 0
-			}
-			fallthrough
+		case e.by == byRandom && v.leads:
+			return 0
 		default:
-			a, b = v.place[m].key[e.key], v.place[n].key[e.key]
+			a, b = p.heap[0].key.get(e.key), q.heap[0].key.get(e.key)
 		}
-		if a != b {
-			if a < b {
-				return -1
-			}
-			return 1
+		if c := cmp.Compare(a, b); c != 0 {
+			return c
 		}
 	}
 	return 0
 }
 
 // less orders the instances of one part.
-func (v *view) less(f *Fleet, m, n int32) bool {
-	a, b := &v.place[m].key, &v.place[n].key
-	for i := range a {
-		if a[i] != b[i] {
-			return a[i] < b[i]
+func less(f *Fleet, a, b *node) bool {
+	for i := range a.key {
+		if a.key[i] != b.key[i] {
+			return a.key[i] < b.key[i]
 		}
 	}
-	if x, y := f.slots[m].id, f.slots[n].id; x != y {
+	if x, y := f.slots[a.n].id, f.slots[b.n].id; x != y {
 		return x < y
 	}
-	return f.slots[m].ID < f.slots[n].ID
+	return f.slots[a.n].ID < f.slots[b.n].ID
 }
 
-func (v *view) swap(h []int32, i, j int) {
+func (v *view) swap(h []node, i, j int) {
 	h[i], h[j] = h[j], h[i]
-	v.place[h[i]].at, v.place[h[j]].at = int32(i), int32(j)
+	v.place[h[i].n].at, v.place[h[j].n].at = int32(i), int32(j)
 }
 
-func (v *view) up(f *Fleet, h []int32, i int) (moved bool) {
+func (v *view) up(f *Fleet, h []node, i int) (moved bool) {
 	for i > 0 {
-		parent := (i - 1) / 2
-		if !v.less(f, h[i], h[parent]) {
+		parent := (i - 1) / arity
+		if !less(f, &h[i], &h[parent]) {
 			break
 		}
 		v.swap(h, i, parent)
@@ -414,16 +430,21 @@ func (v *view) up(f *Fleet, h []int32, i int) (moved bool) {
 	return moved
 }
 
-func (v *view) down(f *Fleet, h []int32, i int) {
+// arity is how many children a node of a heap has: their keys are neighbours.
+const arity = 4
+
+func (v *view) down(f *Fleet, h []node, i int) {
 	for {
-		child := 2*i + 1
+		child := arity*i + 1
 		if child >= len(h) {
 			return
 		}
-		if other := child + 1; other < len(h) && v.less(f, h[other], h[child]) {
-			child = other
+		for other := child + 1; other < min(arity*i+1+arity, len(h)); other++ {
+			if less(f, &h[other], &h[child]) {
+				child = other
+			}
 		}
-		if !v.less(f, h[child], h[i]) {
+		if !less(f, &h[child], &h[i]) {
 			return
 		}
 		v.swap(h, i, child)
