@@ -37,6 +37,7 @@ import (
 	nat "github.com/berth-run/berth/control/gateway"
 	"github.com/berth-run/berth/control/lifecycle"
 	"github.com/berth-run/berth/control/place"
+	"github.com/berth-run/berth/control/place/fleet"
 	"github.com/berth-run/berth/control/reap"
 	"github.com/berth-run/berth/control/settle"
 	"github.com/berth-run/berth/control/vacate"
@@ -107,6 +108,7 @@ type server struct {
 	root     iam.RootKey
 	usage    *iam.Usage
 	owner    *owner.Owner
+	fleet    *fleet.Fleet
 
 	freeing sync.Mutex // one collection at a time; nothing that answers calls takes it
 }
@@ -117,7 +119,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	s := &server{serverConfig: c, db: db, log: log}
+	s := &server{serverConfig: c, db: db, log: log, fleet: fleet.New(db)}
 	region, err := s.bootstrap(ctx, now)
 	if err != nil {
 		return nil, err
@@ -142,7 +144,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	}
 	endpoint := "http://" + reachable(c.Listen)
 	account := func(ctx context.Context) string { return auth.FromContext(ctx).Account }
-	ecsAPI := ecs.New(ecs.Config{DB: db, Region: c.Region, Account: region.Account, PassRole: authorizer.PassRole, NewID: newID,
+	ecsAPI := ecs.New(ecs.Config{DB: db, Region: c.Region, Account: region.Account, PassRole: authorizer.PassRole, NewID: newID, Fleet: s.fleet,
 		PollEndpoint: func(context.Context) string { return endpoint }})
 	if err := ecsAPI.Bootstrap(ctx); err != nil {
 		return nil, fmt.Errorf("set up default cluster: %w", err)
@@ -340,8 +342,8 @@ func (s *server) lead(ctx context.Context) error {
 	clock := control.Clock{Now: func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }, NewID: newID}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
-		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, nat.Controller, endpoint.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
+		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}
