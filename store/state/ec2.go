@@ -195,14 +195,15 @@ var NetworkInterfaces = store.NewTable("eni", func(e *NetworkInterface) string {
 type AddressLease struct {
 	Scope   string // subnet id, or PublicScope
 	Address netip.Addr
-	ENI     string
+	ENI     string // the interface it goes with, or
+	Owner   string `json:",omitempty"` // eipalloc-…: it stays when no interface has it
 }
 
 // PublicScope is the scope of the region's public addresses.
 const PublicScope = "public"
 
 // AddressLeases is keyed by scope/address.
-var AddressLeases = store.NewTable("lease", func(l *AddressLease) string { return l.Scope + "/" + l.Address.String() },
+var AddressLeases = store.NewTable("lease", func(l *AddressLease) string { return LeaseKey(l.Scope, l.Address) },
 	store.Index("scope", func(l *AddressLease) []string { return []string{l.Scope} }))
 
 // NetworkACL is a subnet's stateless filter.
