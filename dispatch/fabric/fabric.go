@@ -205,6 +205,8 @@ type Instance struct {
 	Search      []string   `json:"search,omitempty"`
 	CPU         int        `json:"cpu"`    // CPU units, 1024 a vCPU: the most it gets
 	Memory      int        `json:"memory"` // MiB: the most it gets
+	// Registered is the memory in MiB that its agent registers.
+	Registered int `json:"registered,omitempty"`
 	// Root is the OCI image it boots from, with the digest of its manifest;
 	// "" is the one the node makes itself.
 	Root string `json:"root,omitempty"`

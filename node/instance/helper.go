@@ -204,7 +204,7 @@ func (i *instance) agentSettings(w *fabric.Instance, rec record) (AgentSettings,
 	s := AgentSettings{
 		Instance: i.id, Endpoint: Endpoint(region), Region: region.Name, Config: config,
 		Document: w.Metadata.Paths["dynamic/instance-identity/document"], Signature: w.Metadata.Paths["dynamic/instance-identity/signature"],
-		CPU: w.CPU, Memory: w.Memory, Address: w.Address, Nameservers: w.Nameservers,
+		CPU: w.CPU, Memory: w.Registered, Address: w.Address, Nameservers: w.Nameservers,
 		Interface: w.Interface, NetnsDir: i.m.cfg.Netns, Pid: rec.Pid,
 		Containerd: i.m.cfg.Containerd, OCIRuntime: i.m.cfg.OCIRuntime, Tasks: i.m.tasks(i.id), DataDir: filepath.Join(i.dir(), "ecs"),
 		Credentials: filepath.Join(i.agentDir(), "credentials.json"), Attributes: w.Attributes, Tags: w.Tags,
