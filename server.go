@@ -358,6 +358,7 @@ func (s *server) bootstrap(ctx context.Context, now func() time.Time) (*state.Re
 			}
 			n := *have
 			n.ShortID = c.shortID() // the directory may have been moved
+			n.IPv6Pool = have.IPv6()
 			region = &n
 		} else {
 			pool, err := publicPool(c.shortID())
@@ -365,6 +366,7 @@ func (s *server) bootstrap(ctx context.Context, now func() time.Time) (*state.Re
 				return err
 			}
 			region = &state.Region{Name: c.Region, Account: c.Account, ShortID: c.shortID(), PublicPool: pool, Zones: zones(c.Region), CreatedAt: now()}
+			region.IPv6Pool = region.IPv6()
 		}
 		state.Regions.Put(tx, region)
 		return nil

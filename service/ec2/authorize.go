@@ -90,6 +90,7 @@ func (e *EC2) Authorize() map[string]func(context.Context, store.Reader, *auth.C
 		x := in.(*api.DeleteTagsInput)
 		return x.Resources, x.Tags
 	})
+	e.authorizeInstances(m)
 	return m
 }
 

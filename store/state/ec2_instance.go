@@ -35,6 +35,7 @@ type Instance struct {
 	CreatedAt                      time.Time
 	PublicIP                       bool                  // each start gives device 0 a passing public address
 	Volume                         string                // vol-… of the root
+	RequesterID                    string                // the service that launched it
 	VolumeTags                     []Tag                 // of the root
 	ProfileAt                      time.Time             // of the association
 	Options                        ec2.RunInstancesInput // what is only kept and shown: placement, credits, mappings…
@@ -117,6 +118,7 @@ type LaunchTemplate struct {
 	ID, Account, Name string // lt-…
 	Default, Latest   int
 	CreatedBy         string
+	ClientToken       string
 	Tags              []Tag
 	CreatedAt         time.Time
 }
@@ -132,6 +134,7 @@ type LaunchTemplateVersion struct {
 	Number            int
 	Description       string
 	CreatedBy         string
+	ClientToken       string
 	Data              ec2.RequestLaunchTemplateData
 	CreatedAt         time.Time
 }
@@ -208,4 +211,5 @@ type LaunchToken struct {
 }
 
 // LaunchTokens is keyed by account/token.
-var LaunchTokens = store.NewTable("ec2-token", func(t *LaunchToken) string { return t.Account + "/" + t.Token })
+var LaunchTokens = store.NewTable("ec2-token", func(t *LaunchToken) string { return t.Account + "/" + t.Token },
+	store.Index("account", func(t *LaunchToken) []string { return []string{t.Account} }))
