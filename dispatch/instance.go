@@ -39,12 +39,40 @@ type lent struct {
 
 // instanceState is what a stream has told of instances.
 type instanceState struct {
-	sent map[string]fabric.Instance
-	lent map[string]lent
+	sent   map[string]fabric.Instance
+	lent   map[string]lent
+	signed map[string]string // signatures by document: they are dear
 }
 
 func newInstanceState() instanceState {
-	return instanceState{sent: map[string]fabric.Instance{}, lent: map[string]lent{}}
+	return instanceState{sent: map[string]fabric.Instance{}, lent: map[string]lent{}, signed: map[string]string{}}
+}
+
+const (
+	documentPath  = "dynamic/instance-identity/document"
+	signaturePath = "dynamic/instance-identity/signature"
+)
+
+// sign adds the signature of the identity document that is in paths.
+func (s *instanceState) sign(r store.Reader, paths map[string]string) error {
+	k, ok := state.IdentityKeys.Get(r, state.IdentityKeyName)
+	if !ok {
+		return nil
+	}
+	document := paths[documentPath]
+	signature, ok := s.signed[document]
+	if !ok {
+		var err error
+		if signature, err = signDocument(k.Secret, document); err != nil {
+			return err
+		}
+		if len(s.signed) > 4096 {
+			clear(s.signed)
+		}
+		s.signed[document] = signature
+	}
+	paths[signaturePath] = signature
+	return nil
 }
 
 // renew is when the next credentials are to be made anew, zero for never.
@@ -78,6 +106,9 @@ func (s *stream) instances(snap *store.Snapshot, first bool, d *fabric.Desired) 
 		n, ok := instance(snap, region, i)
 		if !ok {
 			continue
+		}
+		if err := s.inst.sign(snap, n.Metadata.Paths); err != nil {
+			s.log.Error("identity document", "instance", i.ID, "err", err)
 		}
 		seen[i.ID] = true
 		n.Credentials = s.lend(snap, i)
@@ -239,13 +270,7 @@ func metadataPaths(r store.Reader, region *state.Region, i *state.Instance, devi
 			p["meta-data/tags/instance/"+t.Key] = t.Value
 		}
 	}
-	document := identityDocument(region, i, eni.Address)
-	p["dynamic/instance-identity/document"] = document
-	if k, ok := state.IdentityKeys.Get(r, state.IdentityKeyName); ok {
-		if signature, err := signDocument(k.Secret, document); err == nil {
-			p["dynamic/instance-identity/signature"] = signature
-		}
-	}
+	p[documentPath] = identityDocument(region, i, eni.Address)
 	return p
 }
 
@@ -409,3 +434,26 @@ func (s *stream) instanceReports(tx *store.Tx, reports []fabric.InstanceStatus) 
 	}
 }
 
+// HostStopped says of the instances of a node that they have ended with it. It
+// is called when nothing of them can be left running. Those that are to run are
+// booted again as soon as the node is there.
+func HostStopped(ctx context.Context, db *store.DB, node string) error {
+	err := db.Update(ctx, func(tx *store.Tx) error {
+		for _, i := range slices.Collect(state.Instances.By(tx, "node", node)) {
+			if i.ReportedState != fabric.InstanceRunning {
+				continue
+			}
+			n := *i
+			n.ReportedState, n.ReportedEnd = fabric.InstanceStopped, ""
+			if n.State == "running" {
+				n.State = "stopped" // until it is being started
+			}
+			state.Instances.Put(tx, &n)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("instances of node %s, which was stopped: %w", node, err)
+	}
+	return nil
+}
