@@ -46,7 +46,7 @@ func (n *node) openInstances() error {
 	n.instances = instance.New(instance.Config{
 		Data: l.Instances(), Run: l.Run, Netns: l.Netns(), Namespace: l.Namespace() + "-instances", Cgroup: l.Cgroup() + "/instance",
 		Guest: l.guest(), Binary: n.cfg.Binary, AgentArgs: n.cfg.Instances.AgentArgs, Containerd: socket, OCIRuntime: n.cfg.OCIRuntime,
-		Cgroups: cgroups,
+		Cgroups: cgroups, Unmount: func(dir string) error { return unmount(dir, "") },
 		RemoveCgroup: func(ctx context.Context, path string) error {
 			dirs, err := cgroups(path)
 			for _, d := range dirs {

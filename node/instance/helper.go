@@ -52,6 +52,8 @@ type AgentSettings struct {
 	OCIRuntime string `json:"ociRuntime,omitempty"`
 	Tasks      Place  `json:"tasks"`
 	DataDir    string `json:"dataDir"`
+	RunDir     string `json:"runDir"` // emptied by a reboot
+	Hostname   string `json:"hostname"`
 	// Credentials is the file with those of the instance's role. It is not
 	// there while the instance has none.
 	Credentials string `json:"credentials"`
@@ -206,7 +208,7 @@ func (i *instance) agentSettings(w *fabric.Instance, rec record) (AgentSettings,
 		Document: w.Metadata.Paths["dynamic/instance-identity/document"], Signature: w.Metadata.Paths["dynamic/instance-identity/signature"],
 		CPU: w.CPU, Memory: w.Registered, Address: w.Address, Nameservers: w.Nameservers,
 		Interface: w.Interface, NetnsDir: i.m.cfg.Netns, Pid: rec.Pid,
-		Containerd: i.m.cfg.Containerd, OCIRuntime: i.m.cfg.OCIRuntime, Tasks: i.m.tasks(i.id), DataDir: filepath.Join(i.dir(), "ecs"),
+		Containerd: i.m.cfg.Containerd, OCIRuntime: i.m.cfg.OCIRuntime, Tasks: i.m.tasks(i.id), DataDir: filepath.Join(i.dir(), "ecs"), RunDir: i.m.passing(i.id), Hostname: w.Hostname,
 		Credentials: filepath.Join(i.agentDir(), "credentials.json"), Attributes: w.Attributes, Tags: w.Tags,
 	}
 	// What was read at boot counts until the agent is started again, as on a real instance.
@@ -240,7 +242,7 @@ const maxConfig = 64 << 10
 // ecsConfig reads /etc/ecs/ecs.config of the instance with that first process.
 // The path is the instance's, whatever links it has on it.
 func ecsConfig(pid int) (map[string]string, error) {
-	b, err := readIn(pid, "etc/ecs/ecs.config", maxConfig)
+	b, err := ReadIn(pid, "etc/ecs/ecs.config", maxConfig)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -250,8 +252,9 @@ func ecsConfig(pid int) (map[string]string, error) {
 	return parseConfig(b), nil
 }
 
-// readIn reads a regular file of an instance.
-func readIn(pid int, path string, most int64) ([]byte, error) {
+// ReadIn reads a regular file of the instance with that first process. The
+// path is the instance's, whatever links it has on it.
+func ReadIn(pid int, path string, most int64) ([]byte, error) {
 	dir, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

@@ -75,6 +75,8 @@ type Config struct {
 	// them with what is below.
 	Cgroups      func(path string) ([]string, error)
 	RemoveCgroup func(ctx context.Context, path string) error
+	// Unmount takes away what is mounted below a folder.
+	Unmount func(dir string) error
 	// Open connects to the runtime of one place.
 	Open func(Place) (Containers, error)
 	// Pull gets an OCI image of the region's registry as an instance may have it.
@@ -301,6 +303,10 @@ func (m *Manager) find() error {
 	}
 	return nil
 }
+
+// passing is the folder of an instance that a reboot of the machine empties:
+// its agent has namespaces and mounts of tasks there.
+func (m *Manager) passing(id string) string { return filepath.Join(m.cfg.Run, "i", id) }
 
 // tasks is where the containers of an instance's tasks are.
 func (m *Manager) tasks(id string) Place {

@@ -484,6 +484,9 @@ func (i *instance) remove(ctx context.Context, c Containers) error {
 	if err := i.m.removeGroup(ctx, i.id); err != nil {
 		return err
 	}
+	if err := errors.Join(i.m.cfg.Unmount(i.m.passing(i.id)), os.RemoveAll(i.m.passing(i.id))); err != nil {
+		return fmt.Errorf("mounts of instance %s: %w", i.id, err)
+	}
 	return os.RemoveAll(i.dir())
 }
 
