@@ -191,7 +191,9 @@ func Run(ctx context.Context, cfg Config) error {
 
 // lookup finds containers in an engine that may not be there yet: those of an
 // earlier agent ask at once.
-type lookup struct{ engine *atomic.Pointer[engine.Engine] }
+type lookup struct {
+	engine *atomic.Pointer[engine.Engine]
+}
 
 func (l lookup) Lookup(id string) (*engine.Task, *engine.Container) {
 	if e := l.engine.Load(); e != nil {
