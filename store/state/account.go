@@ -39,6 +39,9 @@ var owners = map[string]func(r store.Reader, key string) string{
 			if e, ok := NetworkInterfaces.Get(r, l.ENI); ok {
 				return e.Account
 			}
+			if e, ok := ElasticIPs.Get(r, l.Owner); ok {
+				return e.Account
+			}
 			if s, ok := Subnets.Get(r, l.Scope); ok {
 				return s.Account
 			}
