@@ -26,6 +26,9 @@ import (
 // FargateCluster names the cluster that nodes' hidden instances are in. No API shows it.
 const FargateCluster = "berth-fargate"
 
+// maxReport bounds a frame of a node: a window of flows.
+const maxReport = 32 << 20
+
 // serveNode is one node's stream: it gets the networks, and says what became
 // of its interfaces.
 func (s *Server) serveNode(ctx context.Context, w http.ResponseWriter, r *http.Request) {
@@ -34,6 +37,7 @@ func (s *Server) serveNode(ctx context.Context, w http.ResponseWriter, r *http.R
 		s.Log.Warn("node upgrade", "err", err)
 		return
 	}
+	c.SetReadLimit(maxReport)
 	err = s.node(ctx, c)
 	finish(c, err)
 	if !ended(err) {
