@@ -216,7 +216,7 @@ func TestNATGateway(t *testing.T) {
 	l.misses("", "198.18.0.50:81")                  // nothing comes in
 	l.misses("eni-1", "10.0.0.50:81")               // not from inside either
 	l.reaches("eni-1", "10.0.0.20:80", "10.0.2.10") // what is in the VPC does not go there
-	pc, err := l.packetIn("", "198.18.0.0:9") // other protocols too
+	pc, err := l.packetIn("", "198.18.0.0:9")       // other protocols too
 	if err != nil {
 		t.Fatal(err)
 	}
