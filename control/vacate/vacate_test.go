@@ -324,6 +324,9 @@ func TestUnreachableMachine(t *testing.T) {
 		for e := range state.NetworkInterfaces.All(tx) {
 			state.NetworkInterfaces.Delete(tx, e.ID)
 		}
+		for i := range state.Instances.All(tx) {
+			state.Instances.Delete(tx, i.ID) // one of ours would be waited for
+		}
 		return nil
 	})
 	if err != nil {
