@@ -90,6 +90,7 @@ func (e *EC2) Authorize() map[string]func(context.Context, store.Reader, *auth.C
 		x := in.(*api.DeleteTagsInput)
 		return x.Resources, x.Tags
 	})
+	e.authorizeInterfaces(m)
 	return m
 }
 
@@ -102,20 +103,4 @@ func requestTags(specs []api.TagSpecification) map[string][]string {
 		}
 	}
 	return keys
-}
-
-// kinds are resource types by the prefix of their ids.
-var kinds = map[string]string{"vpc": "vpc", "subnet": "subnet", "rtb": "route-table", "igw": "internet-gateway", "sg": "security-group",
-	"sgr": "security-group-rule", "eni": "network-interface", "acl": "network-acl", "dopt": "dhcp-options"}
-
-func kindOf(id string) string {
-	for i := range id {
-		if id[i] == '-' {
-			if k := kinds[id[:i]]; k != "" {
-				return k
-			}
-			break
-		}
-	}
-	return "*"
 }

@@ -138,11 +138,3 @@ func mine[T any](rows iter.Seq[*T], account string, of func(*T) string) iter.Seq
 func unsupported(what string) error {
 	return bad("UnsupportedOperation", "%s is not supported.", what)
 }
-
-// malformed says that an id is not of its kind.
-func malformed(code, prefix, id string) error {
-	if strings.HasPrefix(id, prefix+"-") {
-		return nil
-	}
-	return bad(code+".Malformed", "Invalid id: \"%s\" (expecting \"%s-...\")", id, prefix)
-}
