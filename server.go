@@ -33,6 +33,7 @@ import (
 	"github.com/berth-run/berth/control"
 	"github.com/berth-run/berth/control/address"
 	"github.com/berth-run/berth/control/deploy"
+	"github.com/berth-run/berth/control/endpoint"
 	nat "github.com/berth-run/berth/control/gateway"
 	"github.com/berth-run/berth/control/lifecycle"
 	"github.com/berth-run/berth/control/place"
@@ -340,7 +341,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, nat.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
+		place.Controller, address.Controller, nat.Controller, endpoint.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

@@ -223,15 +223,6 @@ func taggable(tx *store.Tx, account, id string) (tagged, error) {
 	return t, nil
 }
 
-// malformed refuses an id that is not of the form that its kind has. code is
-// that of the kind, such as InvalidNetworkAclID.
-func malformed(code, prefix, id string) error {
-	if strings.HasPrefix(id, prefix+"-") {
-		return nil
-	}
-	return bad(code+".Malformed", "Invalid id: \"%s\" (expecting \"%s-...\")", id, prefix)
-}
-
 // CreateTags sets tags on resources.
 func (e *EC2) CreateTags(ctx context.Context, in *api.CreateTagsInput) (*api.CreateTagsOutput, error) {
 	for _, t := range in.Tags {

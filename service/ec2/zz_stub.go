@@ -1,4 +1,3 @@
 package ec2
 
-func noEndpoint(id string) error { return nil }
-func noFlowLog(id string) error  { return nil }
+func noFlowLog(id string) error { return nil }
