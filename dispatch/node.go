@@ -58,7 +58,7 @@ func (s *Server) node(ctx context.Context, c *websocket.Conn) error {
 	log := s.Log.With("node", hello.Name)
 	log.Info("node connected", "cpu", hello.CPU, "memory", hello.Memory)
 	st := &stream{Server: s, conn: c, node: hello.Name, instance: instance, log: log,
-		vpcs: map[string]fabric.VPC{}, groups: map[string]fabric.SecurityGroup{}, enis: map[string]fabric.Interface{}}
+		inst: newInstanceState(), vpcs: map[string]fabric.VPC{}, groups: map[string]fabric.SecurityGroup{}, enis: map[string]fabric.Interface{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return st.follow(gctx) })
 	g.Go(func() error { return st.reports(gctx) })
@@ -115,17 +115,22 @@ type stream struct {
 	vpcs   map[string]fabric.VPC
 	groups map[string]fabric.SecurityGroup
 	enis   map[string]fabric.Interface
+	inst   instanceState
 }
 
 func (s *stream) follow(ctx context.Context) error {
-	w := s.DB.Watch(state.Regions, state.VPCs, state.Subnets, state.RouteTables, state.InternetGateways, state.SecurityGroups, state.NetworkInterfaces)
+	w := s.DB.Watch(append([]store.AnyTable{state.Regions, state.Subnets, state.RouteTables, state.InternetGateways}, instanceTables...)...)
 	defer w.Close()
 	var renew time.Time
 	first := true
 	for {
 		wait, cancel := ctx, context.CancelFunc(func() {})
-		if !renew.IsZero() {
-			wait, cancel = context.WithTimeout(ctx, max(renew.Sub(s.Now()), time.Millisecond))
+		until := renew
+		if at := s.inst.renew(); !at.IsZero() && at.Before(until) {
+			until = at
+		}
+		if !until.IsZero() {
+			wait, cancel = context.WithTimeout(ctx, max(until.Sub(s.Now()), time.Millisecond))
 		}
 		snap, changes, err := w.Next(wait)
 		cancel()
@@ -135,10 +140,14 @@ func (s *stream) follow(ctx context.Context) error {
 			return ctx.Err()
 		case errors.Is(err, context.DeadlineExceeded):
 			snap = s.DB.Snapshot()
+			s.instances(snap, first, &d)
 		case err != nil:
 			return fmt.Errorf("watch networks: %w", err)
 		default:
 			d = s.difference(snap, changes)
+			if changes.Has(instanceTables...) {
+				s.instances(snap, first, &d)
+			}
 		}
 		d.Revision = snap.Revision()
 		if first {
@@ -153,7 +162,7 @@ func (s *stream) follow(ctx context.Context) error {
 			}
 			d.Agent, renew = a, s.Now().Add(credentialsLife/2)
 		}
-		if d.Full || d.Agent != nil || len(d.VPCs)+len(d.Groups)+len(d.Interfaces)+len(d.GoneVPCs)+len(d.GoneGroups)+len(d.GoneInterfaces) > 0 {
+		if d.Full || d.Agent != nil || len(d.VPCs)+len(d.Groups)+len(d.Interfaces)+len(d.GoneVPCs)+len(d.GoneGroups)+len(d.GoneInterfaces)+len(d.Instances)+len(d.GoneInstances) > 0 {
 			if err := writeJSON(ctx, s.conn, d); err != nil {
 				return err
 			}
@@ -332,6 +341,7 @@ func (s *stream) reports(ctx context.Context) error {
 					state.NetworkInterfaces.Put(tx, &n)
 				}
 			}
+			s.instanceReports(tx, rep.Instances)
 			return nil
 		})
 		if err := noted(ctx, s.log, "write report", err); err != nil {
