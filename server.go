@@ -34,6 +34,7 @@ import (
 	"github.com/berth-run/berth/control/address"
 	"github.com/berth-run/berth/control/deploy"
 	"github.com/berth-run/berth/control/endpoint"
+	nat "github.com/berth-run/berth/control/gateway"
 	"github.com/berth-run/berth/control/lifecycle"
 	"github.com/berth-run/berth/control/place"
 	"github.com/berth-run/berth/control/reap"
@@ -340,7 +341,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, endpoint.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
+		place.Controller, address.Controller, endpoint.Controller, nat.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}
@@ -359,6 +360,7 @@ func (s *server) bootstrap(ctx context.Context, now func() time.Time) (*state.Re
 			}
 			n := *have
 			n.ShortID = c.shortID() // the directory may have been moved
+			n.IPv6Pool = have.IPv6()
 			region = &n
 		} else {
 			pool, err := publicPool(c.shortID())
@@ -366,6 +368,7 @@ func (s *server) bootstrap(ctx context.Context, now func() time.Time) (*state.Re
 				return err
 			}
 			region = &state.Region{Name: c.Region, Account: c.Account, ShortID: c.shortID(), PublicPool: pool, Zones: zones(c.Region), CreatedAt: now()}
+			region.IPv6Pool = region.IPv6()
 		}
 		state.Regions.Put(tx, region)
 		return nil

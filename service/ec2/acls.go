@@ -32,15 +32,6 @@ func aclOf(r store.Reader, account, id string) (*state.NetworkACL, error) {
 	return a, nil
 }
 
-// vpcOf finds a VPC of the account.
-func vpcOf(r store.Reader, account, id string) (*state.VPC, error) {
-	v, ok := state.VPCs.Get(r, id)
-	if !ok || v.Account != account {
-		return nil, noVPC(id)
-	}
-	return v, nil
-}
-
 // aclAssociation is the id of a subnet's association with its ACL.
 func aclAssociation(s *state.Subnet) string {
 	if s.ACLAssociation != "" {

@@ -13,7 +13,7 @@ import (
 // Authorize says on which resources operations are authorized. Describe calls
 // are authorized on every resource, as in AWS; so is what is not named here.
 func (e *EC2) Authorize() map[string]func(context.Context, store.Reader, *auth.Caller, any) []auth.Check {
-	m := map[string]func(context.Context, store.Reader, *auth.Caller, any) []auth.Check{}
+	m := e.authorizeNetworks()
 	resource := func(c *auth.Caller, kind, id string) string {
 		if id == "" {
 			id = "*"

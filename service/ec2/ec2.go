@@ -40,6 +40,20 @@ var Stored = map[string]string{
 	"ModifyVpcEndpoint.PolicyDocument":                                "kept and shown, as that of CreateVpcEndpoint",
 	"CreateNetworkInterface.ConnectionTrackingSpecification":          "kept and shown; connections are tracked with the kernel's own idle times",
 	"ModifyNetworkInterfaceAttribute.ConnectionTrackingSpecification": "kept and shown; connections are tracked with the kernel's own idle times",
+	"CreateVpc.InstanceTenancy":                                       "kept and shown; instances share the machine whatever it says",
+	"ModifyVpcAttribute.EnableNetworkAddressUsageMetrics":             "kept and shown; there are no metrics of address usage",
+	"ModifySubnetAttribute.PrivateDnsHostnameTypeOnLaunch":            "kept and shown; names are those of addresses",
+	"ModifySubnetAttribute.EnableResourceNameDnsARecordOnLaunch":      "kept and shown; there are no records of resource names",
+	"ModifySubnetAttribute.EnableResourceNameDnsAAAARecordOnLaunch":   "kept and shown; there are no records of resource names",
+	"CreateDhcpOptions.DhcpConfigurations":                            "kept and shown; a task's or instance's resolver is always that of its VPC",
+	"ModifyAddressAttribute.DomainName":                               "kept and shown; no reverse record is made",
+	"CreateNatGateway.SecondaryAllocationIds":                         "the addresses are the gateway's; it translates to its primary one",
+	"CreateNatGateway.SecondaryPrivateIpAddresses":                    "the addresses are the gateway's; it translates to its primary one",
+	"CreateNatGateway.SecondaryPrivateIpAddressCount":                 "the addresses are the gateway's; it translates to its primary one",
+	"AssociateNatGatewayAddress.AllocationIds":                        "the addresses are the gateway's; it translates to its primary one",
+	"AssignPrivateNatGatewayAddress.PrivateIpAddresses":               "the addresses are the gateway's; it translates to its primary one",
+	"UnassignPrivateNatGatewayAddress.MaxDrainDurationSeconds":        "addresses go at once: only the primary one has connections",
+	"DisassociateNatGatewayAddress.MaxDrainDurationSeconds":           "addresses go at once: only the primary one has connections",
 }
 
 // New returns the service.
@@ -120,4 +134,17 @@ func mine[T any](rows iter.Seq[*T], account string, of func(*T) string) iter.Seq
 			}
 		}
 	}
+}
+
+// unsupported refuses by name what there is not.
+func unsupported(what string) error {
+	return bad("UnsupportedOperation", "%s is not supported.", what)
+}
+
+// malformed says that an id is not of its kind.
+func malformed(code, prefix, id string) error {
+	if strings.HasPrefix(id, prefix+"-") {
+		return nil
+	}
+	return bad(code+".Malformed", "Invalid id: \"%s\" (expecting \"%s-...\")", id, prefix)
 }

@@ -42,6 +42,9 @@ var owners = map[string]func(r store.Reader, key string) string{
 			if e, ok := ElasticIPs.Get(r, l.Owner); ok {
 				return e.Account
 			}
+			if v, ok := VPCs.Get(r, l.Owner); ok {
+				return v.Account
+			}
 			if s, ok := Subnets.Get(r, l.Scope); ok {
 				return s.Account
 			}

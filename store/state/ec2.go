@@ -16,7 +16,8 @@ type VPC struct {
 	Default                  bool
 	Tenancy                  string // default or dedicated
 	DNSSupport, DNSHostnames bool
-	DHCPOptions              string
+	DHCPOptions              string // "" is no set at all: AWS's name for that is default
+	AddressMetrics           bool   // enableNetworkAddressUsageMetrics
 	Tags                     []Tag
 	CreatedAt                time.Time
 }
@@ -39,6 +40,8 @@ type Subnet struct {
 	IPv6                []IPv6Block // one at most
 	MapPublicIPOnLaunch bool
 	AssignIPv6          bool   // to interfaces, as they are made
+	HostnameType        string // ip-name (also "") or resource-name
+	RecordA, RecordAAAA bool   // DNS records for resource names
 	NetworkACL          string // "" until one is chosen: the VPC's default one
 	ACLAssociation      string // aclassoc-…
 	DefaultForZone      bool
@@ -58,6 +61,7 @@ type RouteTable struct {
 	Main             bool
 	MainAssociation  string
 	Routes           []Route // without the local routes, which follow the VPC's CIDRs
+	ClientToken      string
 	Tags             []Tag
 	CreatedAt        time.Time
 }
@@ -223,14 +227,17 @@ var NetworkInterfaces = store.NewTable("eni", func(e *NetworkInterface) string {
 // AddressLease makes an address unique: the key is the subnet (or "public")
 // and the address, so two writers can never hand out the same one.
 type AddressLease struct {
-	Scope   string // subnet id, or PublicScope
+	Scope   string // subnet id, or one of those below
 	Address netip.Addr
 	ENI     string // the interface it goes with, or
-	Owner   string `json:",omitempty"` // eipalloc-…: it stays when no interface has it
+	Owner   string `json:",omitempty"` // eipalloc-… or vpc-…: it stays when no interface has it
 }
 
-// PublicScope is the scope of the region's public addresses.
-const PublicScope = "public"
+// Scopes of what is no subnet's.
+const (
+	PublicScope = "public" // the region's public addresses
+	IPv6Scope   = "ipv6"   // base addresses of the IPv6 ranges of VPCs, whose Owner is the VPC
+)
 
 // AddressLeases is keyed by scope/address.
 var AddressLeases = store.NewTable("lease", func(l *AddressLease) string { return LeaseKey(l.Scope, l.Address) },
@@ -263,6 +270,7 @@ var NetworkACLs = store.NewTable("acl", func(a *NetworkACL) string { return a.ID
 // DHCPOptions is a DHCP option set.
 type DHCPOptions struct {
 	ID, Account string
+	Default     bool // what the account began with: new VPCs have it
 	Values      []DHCPValue
 	Tags        []Tag
 }

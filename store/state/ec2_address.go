@@ -3,6 +3,7 @@ package state
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -146,6 +147,41 @@ func (a *Addresses) IPv6(s *Subnet) (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, ErrSubnetFull
+}
+
+// Network6 gives a free /56 of the region's pool, for a VPC.
+func (a *Addresses) Network6() (netip.Prefix, error) {
+	region, ok := Regions.Get(a.r, RegionKey)
+	if !ok {
+		return netip.Prefix{}, ErrPoolEmpty
+	}
+	pool := region.IPv6()
+	a.scope(IPv6Scope)
+	for range 1 << 16 {
+		b := pool.Addr().As16()
+		n := a.from[IPv6Scope] & 0xffffff
+		a.from[IPv6Scope]++
+		b[4], b[5], b[6] = byte(n>>16), byte(n>>8), byte(n)
+		if x := netip.AddrFrom16(b); a.take(IPv6Scope, x) {
+			return netip.PrefixFrom(x, 56), nil
+		}
+	}
+	return netip.Prefix{}, ErrPoolEmpty
+}
+
+// IPv6 is the pool of which VPCs get their ranges: a unique local /32. What a
+// region has not chosen yet follows from its short id.
+func (r *Region) IPv6() netip.Prefix {
+	if r.IPv6Pool.IsValid() {
+		return r.IPv6Pool
+	}
+	id, err := hex.DecodeString(r.ShortID)
+	if err != nil || len(id) != 3 {
+		h := sha256.Sum256([]byte(r.ShortID + r.Name))
+		id = h[:3]
+	}
+	b := [16]byte{0xfd, id[0], id[1], id[2]}
+	return netip.PrefixFrom(netip.AddrFrom16(b), 32)
 }
 
 // Take takes an address that was asked for by name.

@@ -15,6 +15,7 @@ type ElasticIP struct {
 	Association string // eipassoc-…, "" while it is free
 	ENI         string // "" while it is free
 	Private     netip.Addr
+	Reverse     string // domain name that its owner wants for it
 	Tags        []Tag
 	CreatedAt   time.Time
 }
@@ -34,8 +35,17 @@ type NATGateway struct {
 	State                    string // pending, failed, available, deleting, deleted
 	FailureCode, Failure     string
 	ENI                      string
+	Addresses                []NATAddress // the first is the primary one; they stay shown when the interface is gone
+	ClientToken              string
 	Tags                     []Tag
 	CreatedAt, DeletedAt     time.Time
+}
+
+// NATAddress is an address of a NAT gateway.
+type NATAddress struct {
+	Private                 netip.Addr
+	Public                  netip.Addr // invalid: none
+	Allocation, Association string     // of Public
 }
 
 // NATGateways is keyed by id. A deleted one stays about an hour, as AWS shows it.
@@ -46,6 +56,7 @@ var NATGateways = store.NewTable("nat", func(n *NATGateway) string { return n.ID
 // EgressOnlyGateway lets IPv6 out and only replies in.
 type EgressOnlyGateway struct {
 	ID, Account, VPC string // eigw-…
+	ClientToken      string
 	Tags             []Tag
 	CreatedAt        time.Time
 }
