@@ -78,6 +78,14 @@ type VPC struct {
 	RouteTables []RouteTable   `json:"routeTables"`
 	ACLs        []NetworkACL   `json:"acls,omitempty"` // those that are not as AWS makes the default one
 	Peers       []Peer         `json:"peers,omitempty"`
+	// Names are further names that its resolver answers: those of endpoints.
+	Names map[string][]netip.Addr `json:"names,omitempty"`
+	// Domain is the domain-name of its DHCP options, "" if they have none:
+	// what containers and instances search.
+	Domain string `json:"domain,omitempty"`
+	// Nameservers are the domain-name-servers of its DHCP options where they
+	// are not AmazonProvidedDNS.
+	Nameservers []netip.Addr `json:"nameservers,omitempty"`
 }
 
 // Peer is a VPC with which there is an active peering connection.
@@ -247,7 +255,50 @@ type InstanceStatus struct {
 type Report struct {
 	Interfaces []InterfaceStatus `json:"interfaces"`
 	Instances  []InstanceStatus  `json:"instances,omitempty"`
+	Flows      []FlowWindow      `json:"flows,omitempty"`
 }
+
+// FlowWindow is what went over the interfaces with FlowLog in one span of time.
+// A node closes a window each minute, on the minute. An interface that is in
+// Interfaces and in no record had no traffic (NODATA).
+type FlowWindow struct {
+	Start      time.Time `json:"start"`
+	End        time.Time `json:"end"`
+	Interfaces []string  `json:"interfaces"`        // that were counted; sorted
+	Skipped    []string  `json:"skipped,omitempty"` // of which there was more than could be kept (SKIPDATA); sorted
+	Records    []Flow    `json:"records,omitempty"`
+}
+
+// Flow is one flow over one interface in one direction. Src and Dst are as the
+// interface sees them, with its own private address on one side; PktSrc and
+// PktDst are the packet's own ends, which differ where a gateway stands between.
+type Flow struct {
+	Interface    string     `json:"interface"`
+	Egress       bool       `json:"egress,omitempty"`
+	Src          netip.Addr `json:"src"`
+	Dst          netip.Addr `json:"dst"`
+	SrcPort      uint16     `json:"srcPort,omitempty"` // 0 for protocols without
+	DstPort      uint16     `json:"dstPort,omitempty"`
+	Protocol     uint8      `json:"protocol"`
+	Packets      int64      `json:"packets"`
+	Bytes        int64      `json:"bytes"` // of the IP packets
+	Start        time.Time  `json:"start"` // first packet in the window
+	End          time.Time  `json:"end"`   // last packet in the window
+	Action       string     `json:"action"`
+	RejectReason string     `json:"rejectReason,omitempty"` // of FlowReject: RejectBySecurityGroup, RejectByACL
+	TCPFlags     uint8      `json:"tcpFlags,omitempty"`     // FIN 1, SYN 2, RST 4, SYN-ACK 18, ORed
+	PktSrc       netip.Addr `json:"pktSrc"`
+	PktDst       netip.Addr `json:"pktDst"`
+}
+
+// Actions of flows, and why one was rejected.
+const (
+	FlowAccept = "ACCEPT"
+	FlowReject = "REJECT"
+
+	RejectBySecurityGroup = "SG"
+	RejectByACL           = "NACL"
+)
 
 // InterfaceStatus says what is so of one interface.
 type InterfaceStatus struct {
