@@ -150,7 +150,8 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err := tasksEnded(ctx, c.layout, ecsAPI); err != nil {
 		return nil, err
 	}
-	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID})
+	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID,
+		Assumable: func(role *state.Role, service string) bool { return authorizer.ServiceMayAssume(role, service, nil) }})
 	ecrAPI, err := ecr.New(ecr.Config{DB: db, Registry: s.registry, Endpoint: s.registryEndpoint})
 	if err != nil {
 		return nil, err
@@ -161,8 +162,9 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
 
 	mint := minter{authorizer, sessions, now}
+	flows := &flowWriter{db, ec2API, logsAPI, authorizer, c.Region, log.With("part", "flow logs")}
 	s.dispatch = dispatch.New(dispatch.Config{DB: db, Log: log.With("part", "dispatch"), Now: now, NewID: newID,
-		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role,
+		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, Flows: flows.write,
 		Authorize: func(r *http.Request, action, resource string) error {
 			snap := db.Snapshot()
 			caller, err := verifier.Verify(snap, r, nil, "ecs")

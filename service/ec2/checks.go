@@ -334,6 +334,14 @@ func (e *EC2) authorizeInterfaces(m map[string]func(context.Context, store.Reade
 			}
 			return out, nil
 		})
+	made := m["CreateFlowLogs"]
+	m["CreateFlowLogs"] = func(ctx context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
+		checks := made(ctx, r, c, in)
+		if role := wire.Value(in.(*api.CreateFlowLogsInput).DeliverLogsPermissionArn); role != "" {
+			checks = append(checks, auth.Check{Action: "iam:PassRole", Resource: role, Keys: map[string][]string{"iam:PassedToService": {FlowLogsService}}})
+		}
+		return checks
+	}
 	checksOn(e, m, "DeleteFlowLogs", func(_ store.Reader, _ string, in *api.DeleteFlowLogsInput) []check {
 		return these(flow, in.FlowLogIds...)
 	})

@@ -88,6 +88,7 @@ var quotaDefaults = map[string]int{
 	"vpc/prefix-list-entries":             1_000,
 	"vpc/peerings-per-vpc":                50,
 	"vpc/pending-peerings":                25,
+	"vpc/flow-logs-per-resource":          2,
 	"vpc/interface-endpoints-per-vpc":     50,
 	"logs/groups":                         1_000_000,
 	"logs/metric-filters-per-group":       100,
