@@ -343,7 +343,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, endpoint.Controller, nat.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
+		place.Controller, address.Controller, endpoint.Controller, nat.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

@@ -59,7 +59,7 @@ func groupsFor(r store.Reader, account, vpc string, ids []string) ([]string, err
 		if err != nil {
 			return nil, err
 		}
-		if g.VPC != vpc && !slices.Contains(g.VPCs, vpc) {
+		if g.VPC != vpc {
 			return nil, bad("InvalidParameter", "You have specified two resources that belong to different networks.")
 		}
 		if !slices.Contains(out, id) {
