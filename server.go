@@ -167,7 +167,8 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err := tasksEnded(ctx, c.layout, db, ecsAPI); err != nil {
 		return nil, err
 	}
-	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID})
+	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID,
+		Assumable: func(role *state.Role, service string) bool { return authorizer.ServiceMayAssume(role, service, nil) }})
 	ecrAPI, err := ecr.New(ecr.Config{DB: db, Registry: s.registry, Endpoint: s.registryEndpoint})
 	if err != nil {
 		return nil, err
@@ -179,8 +180,9 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
 
 	mint := minter{authorizer, sessions, now}
+	flows := &flowWriter{db, ec2API, logsAPI, authorizer, c.Region, log.With("part", "flow logs")}
 	s.dispatch = dispatch.New(dispatch.Config{DB: db, Log: log.With("part", "dispatch"), Now: now, NewID: newID,
-		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role,
+		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, Flows: flows.write,
 		Authorize: func(r *http.Request, action, resource string) error {
 			snap := db.Snapshot()
 			caller, err := verifier.Verify(snap, r, nil, "ecs")
@@ -371,7 +373,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
-		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

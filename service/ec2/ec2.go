@@ -25,6 +25,8 @@ type Config struct {
 	Account func(context.Context) string // the caller's account
 	Now     func() time.Time
 	NewID   func() string // 32 hex digits
+	// Assumable says whether a role lets an AWS service take it; nil: it is seen when the role is used.
+	Assumable func(role *state.Role, service string) bool
 }
 
 // EC2 implements the API.
@@ -70,6 +72,7 @@ var Stored = map[string]string{
 	"AssignPrivateNatGatewayAddress.PrivateIpAddresses":               "the addresses are the gateway's; it translates to its primary one",
 	"UnassignPrivateNatGatewayAddress.MaxDrainDurationSeconds":        "addresses go at once: only the primary one has connections",
 	"DisassociateNatGatewayAddress.MaxDrainDurationSeconds":           "addresses go at once: only the primary one has connections",
+	"CreateFlowLogs.MaxAggregationInterval":                           "kept and shown; records are of one minute, as those of AWS's Nitro machines",
 	"CreateVpcEndpoint.PolicyDocument":                                "kept and shown; what goes through an endpoint is decided by the caller's own policies",
 	"ModifyVpcEndpoint.PolicyDocument":                                "kept and shown, as that of CreateVpcEndpoint",
 	"CreateNetworkInterface.ConnectionTrackingSpecification":          "kept and shown; connections are tracked with the kernel's own idle times",
