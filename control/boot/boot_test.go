@@ -115,9 +115,14 @@ func TestLife(t *testing.T) {
 	if s := w.instance().State; s != pending {
 		t.Fatalf("%s before it was booted", s)
 	}
+	w.change(func(i *state.Instance) { i.Failure = "no image" })
+	if i := w.instance(); i.State != pending || i.StateMessage != "Server.InternalError: no image" {
+		t.Fatalf("%s because %q", i.State, i.StateMessage)
+	}
+	w.change(func(i *state.Instance) { i.Failure = "" })
 	w.change(reports(reportedRunning, 1, ""))
-	if s := w.instance().State; s != running {
-		t.Fatalf("%s when it runs", s)
+	if i := w.instance(); i.State != running || i.StateMessage != "" {
+		t.Fatalf("%s when it runs, because %q", i.State, i.StateMessage)
 	}
 	w.change(func(i *state.Instance) { i.Boots = 2 })
 	w.change(reports(reportedStopped, 1, ""))
