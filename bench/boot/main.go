@@ -156,7 +156,9 @@ func (b *bench) boot(ctx context.Context) (t times, err error) {
 		if err != nil {
 			return false, err
 		}
-		return slices.ContainsFunc(got.ContainerInstances, func(c ecs.ContainerInstance) bool { return *c.Ec2InstanceId == ids[0] && c.AgentConnected != nil && *c.AgentConnected }), nil
+		return slices.ContainsFunc(got.ContainerInstances, func(c ecs.ContainerInstance) bool {
+			return *c.Ec2InstanceId == ids[0] && c.AgentConnected != nil && *c.AgentConnected
+		}), nil
 	})
 	if err != nil {
 		return t, fmt.Errorf("agent of %s: %w", ids[0], err)
