@@ -27,6 +27,7 @@ import (
 	awsecs "github.com/berth-run/berth/aws/ecs"
 	awsiam "github.com/berth-run/berth/aws/iam"
 	awslogs "github.com/berth-run/berth/aws/logs"
+	awsssm "github.com/berth-run/berth/aws/ssm"
 	awssts "github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/cli"
@@ -34,8 +35,11 @@ import (
 	"github.com/berth-run/berth/control/address"
 	"github.com/berth-run/berth/control/boot"
 	"github.com/berth-run/berth/control/deploy"
+	"github.com/berth-run/berth/control/endpoint"
+	nat "github.com/berth-run/berth/control/gateway"
 	"github.com/berth-run/berth/control/lifecycle"
 	"github.com/berth-run/berth/control/place"
+	"github.com/berth-run/berth/control/place/fleet"
 	"github.com/berth-run/berth/control/reap"
 	"github.com/berth-run/berth/control/settle"
 	"github.com/berth-run/berth/control/vacate"
@@ -51,6 +55,7 @@ import (
 	"github.com/berth-run/berth/service/logs"
 	"github.com/berth-run/berth/service/logs/journal"
 	"github.com/berth-run/berth/service/owner"
+	"github.com/berth-run/berth/service/ssm"
 	"github.com/berth-run/berth/service/sts"
 	"github.com/berth-run/berth/service/throttle"
 	"github.com/berth-run/berth/store"
@@ -106,6 +111,7 @@ type server struct {
 	root     iam.RootKey
 	usage    *iam.Usage
 	owner    *owner.Owner
+	fleet    *fleet.Fleet
 	pool     netip.Prefix // of public addresses
 
 	freeing sync.Mutex // one collection at a time; nothing that answers calls takes it
@@ -117,7 +123,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	s := &server{serverConfig: c, db: db, log: log}
+	s := &server{serverConfig: c, db: db, log: log, fleet: fleet.New(db)}
 	region, err := s.bootstrap(ctx, now)
 	if err != nil {
 		return nil, err
@@ -144,7 +150,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	endpoint := "http://" + reachable(c.Listen)
 	account := func(ctx context.Context) string { return auth.FromContext(ctx).Account }
 	inside := insideAddress(c.Listen, region.PublicPool)
-	ecsAPI := ecs.New(ecs.Config{DB: db, Region: c.Region, Account: region.Account, PassRole: authorizer.PassRole, NewID: newID,
+	ecsAPI := ecs.New(ecs.Config{DB: db, Region: c.Region, Account: region.Account, PassRole: authorizer.PassRole, NewID: newID, Fleet: s.fleet,
 		PollEndpoint: func(ctx context.Context) string {
 			// Who came by the address inside VPCs has no other way here.
 			if host := auth.RequestFrom(ctx).Host; host == inside {
@@ -169,6 +175,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	logsAPI := logs.New(logs.Config{DB: db, Journal: events, Queries: filepath.Join(c.events(), "queries"), Region: c.Region, Now: now, NewID: newID})
 	s.logs = logsAPI
 	iamAPI := iam.New(iam.Config{DB: db})
+	ssmAPI := ssm.New(ssm.Config{DB: db, Region: c.Region, Now: now})
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
 
 	mint := minter{authorizer, sessions, now}
@@ -203,6 +210,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 			{Service: awsecr.NewService(ecrAPI), Authorize: ecrAPI.Authorize()},
 			{Service: awslogs.NewService(logsAPI), Authorize: checks(logsAPI.Authorize())},
 			{Service: awsiam.NewService(iamAPI), Authorize: checks(iamAPI.Authorize())},
+			{Service: awsssm.NewService(ssmAPI), Authorize: checks(ssmAPI.Authorize())},
 			{Service: awssts.NewService(stsAPI), Authorize: checks(stsAPI.Authorize())},
 		}})
 	if err != nil {
@@ -362,8 +370,8 @@ func (s *server) lead(ctx context.Context) error {
 	clock := control.Clock{Now: func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }, NewID: newID}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
-		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, boot.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
+		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

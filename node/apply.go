@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +28,7 @@ type node struct {
 	cfg     Config
 	log     *slog.Logger
 	reports *reports
+	flows   *flows
 	agent   chan struct{} // the agent's settings were written
 
 	mu      sync.Mutex
@@ -93,8 +96,12 @@ func (w *wanted) take(d fabric.Desired) {
 		w.Groups[g.ID] = g
 	}
 	for _, i := range d.Interfaces {
+		if w.Interfaces[i.ID].Here && !i.Here {
+			w.Gone[i.ID] = true
+		} else {
+			delete(w.Gone, i.ID)
+		}
 		w.Interfaces[i.ID] = i
-		delete(w.Gone, i.ID)
 	}
 	w.takeInstances(d)
 }
@@ -205,7 +212,7 @@ func (n *node) apply(ctx context.Context) error {
 func (n *node) applyOnce(ctx context.Context, region *fabric.Region, want wanted) error {
 	if n.fabric == nil {
 		f, err := n.cfg.OpenFabric(vpc.Options{
-			Region: n.cfg.Layout.ShortID, RunDir: n.cfg.Layout.Run, PublicPool: region.PublicPool, Log: n.log,
+			Region: n.cfg.Layout.ShortID, RunDir: n.cfg.Layout.Run, PublicPool: region.PublicPool, APIPort: apiPort(region), Log: n.log,
 			OnAttached: n.attached,
 		})
 		if err != nil {
@@ -270,16 +277,31 @@ func (n *node) attached(id string, err error) {
 // asked, not the fabric: an interface that could not be removed still is.
 func (n *node) removed(want wanted) {
 	for id := range want.Gone {
-		if _, err := os.Stat(vpc.Options{RunDir: n.cfg.Layout.Run}.NetnsPath(id)); !errors.Is(err, os.ErrNotExist) {
+		// The link that a further device has there counts, wherever it leads.
+		if _, err := os.Lstat(vpc.Options{RunDir: n.cfg.Layout.Run}.NetnsPath(id)); !errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		n.reports.add(fabric.InterfaceStatus{ID: id, Removed: true})
 		n.mu.Lock()
-		if _, back := n.want.Interfaces[id]; !back {
+		if i, back := n.want.Interfaces[id]; !back || !i.Here {
 			delete(n.want.Gone, id)
 		}
 		n.mu.Unlock()
 	}
+}
+
+// apiPort is the port of the region's API, which the machine answers at its own
+// address in the pool too. 0: nothing.
+func apiPort(region *fabric.Region) uint16 {
+	u, err := url.Parse(region.Endpoint)
+	if err != nil {
+		return 0
+	}
+	p, err := strconv.ParseUint(u.Port(), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(p)
 }
 
 // vpcConfig says the desired state in the fabric's words.
@@ -289,14 +311,24 @@ func vpcConfig(w wanted) vpc.Config {
 		v := w.VPCs[id]
 		out := vpc.VPC{ID: v.ID, CIDRs: v.CIDRs}
 		for _, s := range v.Subnets {
-			out.Subnets = append(out.Subnets, vpc.Subnet{ID: s.ID, CIDR: s.CIDR, RouteTable: s.RouteTable})
+			out.Subnets = append(out.Subnets, vpc.Subnet{ID: s.ID, CIDR: s.CIDR, IPv6: s.IPv6, RouteTable: s.RouteTable, ACL: s.ACL})
 		}
 		for _, t := range v.RouteTables {
 			table := vpc.RouteTable{ID: t.ID}
 			for _, r := range t.Routes {
-				table.Routes = append(table.Routes, vpc.Route{Destination: r.Destination, Target: vpc.Target(r.Kind)})
+				table.Routes = append(table.Routes, vpc.Route{Destination: r.Destination, Target: vpc.Target(r.Kind), TargetID: r.Target})
 			}
 			out.RouteTables = append(out.RouteTables, table)
+		}
+		for _, a := range v.ACLs {
+			n := vpc.NetworkACL{ID: a.ID}
+			for _, e := range a.Entries {
+				n.Entries = append(n.Entries, vpc.ACLEntry{Egress: e.Egress, Allow: e.Allow, Protocol: e.Protocol, From: e.From, To: e.To, CIDR: e.CIDR})
+			}
+			out.ACLs = append(out.ACLs, n)
+		}
+		for _, p := range v.Peers {
+			out.Peers = append(out.Peers, vpc.Peer{ID: p.ID, VPC: p.VPC, CIDRs: p.CIDRs})
 		}
 		c.VPCs = append(c.VPCs, out)
 	}
@@ -306,16 +338,18 @@ func vpcConfig(w wanted) vpc.Config {
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.Interfaces)) {
 		i := w.Interfaces[id]
-		if !i.Here {
-			continue
-		}
 		// A MAC that is none stays nil, and the fabric says so of this one
 		// interface.
 		mac, _ := net.ParseMAC(i.MAC)
-		c.ENIs = append(c.ENIs, vpc.ENI{
-			ID: i.ID, VPC: i.VPC, Subnet: i.Subnet, MAC: mac, Address: i.Address, Public: i.Public, Groups: i.Groups,
+		e := vpc.ENI{
+			ID: i.ID, VPC: i.VPC, Subnet: i.Subnet, MAC: mac, Address: i.Address, Public: i.Public, IPv6: i.IPv6, Groups: i.Groups,
+			In: i.In, Device: i.Device, Serves: i.Serves, FlowLog: i.FlowLog, Elsewhere: !i.Here,
 			SourceDestCheck: i.SourceDestCheck, Hostname: i.Hostname,
-		})
+		}
+		for _, a := range i.Secondary {
+			e.Secondary = append(e.Secondary, vpc.Address{Private: a.Private, Public: a.Public})
+		}
+		c.ENIs = append(c.ENIs, e)
 	}
 	return c
 }
@@ -339,13 +373,22 @@ func dnsConfig(region *fabric.Region, w wanted) dns.Config {
 	for _, id := range slices.Sorted(maps.Keys(w.Interfaces)) {
 		i := w.Interfaces[id]
 		byVPC[i.VPC] = append(byVPC[i.VPC], dns.Interface{Private: i.Address, Public: i.Public})
+		for _, a := range i.Secondary {
+			byVPC[i.VPC] = append(byVPC[i.VPC], dns.Interface{Private: a.Private, Public: a.Public})
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.VPCs)) {
 		v := w.VPCs[id]
 		if !v.DNSSupport {
 			continue
 		}
-		c.VPCs = append(c.VPCs, dns.VPC{ID: id, Resolver: vpc.VPC{CIDRs: v.CIDRs}.Resolver(), Interfaces: byVPC[id]})
+		out := dns.VPC{ID: id, Resolver: vpc.VPC{CIDRs: v.CIDRs}.Resolver(), Interfaces: byVPC[id], Records: v.Names}
+		for _, p := range v.Peers {
+			if p.DNS {
+				out.Peers = append(out.Peers, p.VPC)
+			}
+		}
+		c.VPCs = append(c.VPCs, out)
 	}
 	return c
 }

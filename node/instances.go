@@ -39,7 +39,7 @@ func (l Layout) guest() string { return filepath.Join(l.Run, "guest") }
 
 func (n *node) openInstances() error {
 	l := n.cfg.Layout
-	if err := containerd.InstallShim(l.guest()); err != nil {
+	if err := containerd.InstallSelf(l.guest()); err != nil {
 		return fmt.Errorf("first process of instances: %w", err)
 	}
 	socket := cmp.Or(n.cfg.Containerd, l.Containerd().Socket())

@@ -103,6 +103,7 @@ type Fabric interface {
 	Status() map[string]vpc.ENIStatus
 	ListenIn(vpcID, network, addr string) (net.Listener, error)
 	ListenPacketIn(vpcID, network, addr string) (net.PacketConn, error)
+	Flows() (vpc.FlowWindow, error)
 	Close() error
 }
 
@@ -198,7 +199,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.OCIRuntime, cfg.because = chosen.Name, chosen.Why
 		cfg.Log.Info("OCI runtime", "name", chosen.Name, "because", chosen.Why)
 	}
-	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), agent: make(chan struct{}, 1)}
+	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), flows: newFlows(), agent: make(chan struct{}, 1)}
 	if cfg.Instances != nil {
 		if err := n.openInstances(); err != nil {
 			return err
@@ -223,6 +224,7 @@ func Run(ctx context.Context, cfg Config) error {
 		g.Go(func() error { return n.instances.Run(ctx) })
 	}
 	g.Go(func() error { return n.apply(ctx) })
+	g.Go(func() error { return n.countFlows(ctx) })
 	g.Go(func() error { return n.connect(ctx) })
 	if err := process.Notify(); err != nil {
 		cfg.Log.Warn("readiness", "err", err)

@@ -102,10 +102,14 @@ func (n *node) tell(ctx context.Context, c *websocket.Conn) error {
 				return err
 			}
 		}
+		if err := n.tellFlows(ctx, c); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-n.reports.wake:
+		case <-n.flows.wake:
 		}
 	}
 }

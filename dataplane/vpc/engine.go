@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -28,6 +29,7 @@ type Engine struct {
 	set     sync.Mutex // held by Set and Close; guards what follows
 	host    *host
 	adopted bool            // a Set without errors has looked through what was there
+	window  time.Time       // when the window of flow logs began
 	joined  map[string]bool // peering connections whose way was made
 	closed  bool
 
@@ -51,7 +53,7 @@ func Open(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{opts: opts, log: opts.Log, host: h, joined: map[string]bool{}, fabrics: map[string]*fabric{}, status: map[string]ENIStatus{}}, nil
+	return &Engine{opts: opts, log: opts.Log, host: h, window: time.Now(), joined: map[string]bool{}, fabrics: map[string]*fabric{}, status: map[string]ENIStatus{}}, nil
 }
 
 // Set makes the kernel as cfg says and reports whether it had to change anything.
@@ -356,6 +358,7 @@ func (e *Engine) setVPC(v VPC, p *plan, api *api, come *[]*eni) (f *fabric, chan
 			}
 		}
 	}
+	f.log(ruled)
 	in := input{vpc: v, enis: ruled, members: want.others, groups: want.groups, api: *api}
 	families := []family{ipv4}
 	if l.dual {

@@ -42,6 +42,7 @@ type fabric struct {
 	layout  layout              //
 	loaded  map[family]*ruleset // what the kernel has; nil: unknown
 	enis    map[string]*eni     // attached, by id
+	flows   flows               // what was counted so far
 	parted  map[string]bool     // ways to peers beside which there are no others; nil: unknown
 
 	sweeps sync.WaitGroup
@@ -361,6 +362,7 @@ func (f *fabric) load(rs *ruleset) error {
 	if err := runNft(f.ns, render(rs)); err != nil {
 		return err
 	}
+	f.flows.seen = nil // the counters are new
 	f.loaded[rs.family] = rs
 	return nil
 }

@@ -384,7 +384,7 @@ func (e *ECS) DescribeContainerInstances(ctx context.Context, in *api.DescribeCo
 
 func instanceView(r store.Reader, i *state.ContainerInstance, tags bool) api.ContainerInstance {
 	v := api.ContainerInstance{
-		ContainerInstanceArn: &i.ARN, Ec2InstanceId: opt(i.EC2InstanceID), Version: &i.Version,
+		ContainerInstanceArn: &i.ARN, Ec2InstanceId: opt(i.EC2InstanceID), Version: new(i.Claimed(r)), CapacityProviderName: opt(i.CapacityProvider),
 		VersionInfo:         &api.VersionInfo{AgentVersion: opt(i.AgentVersion), AgentHash: opt(i.AgentHash), DockerVersion: opt(i.DockerVersion)},
 		RegisteredResources: list(i.Registered), RemainingResources: list(i.Remaining(r)),
 		Status: &i.Status, AgentConnected: &i.AgentConnected,

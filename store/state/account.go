@@ -27,6 +27,7 @@ var owners = map[string]func(r store.Reader, key string) string{
 	"layer":        owningRegistry,
 	"imagereplica": owningRegistry, "lifecyclerun": owningRegistry, "lifecyclepreview": owningRegistry,
 	"event": func(_ store.Reader, arn string) string { return AccountOf(arn) },
+	"claim": func(_ store.Reader, arn string) string { return AccountOf(arn) },
 	"guard": named,
 	"sgname": func(r store.Reader, key string) string {
 		if v, ok := VPCs.Get(r, before(key, "/")); ok {

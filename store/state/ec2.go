@@ -95,6 +95,7 @@ var InternetGateways = store.NewTable("igw", func(g *InternetGateway) string { r
 type SecurityGroup struct {
 	ID, Account, VPC  string
 	Name, Description string
+	VPCs              []string // further VPCs of the account whose interfaces may carry it
 	Rules             []SecurityGroupRule
 	Tags              []Tag
 	CreatedAt         time.Time
@@ -108,6 +109,7 @@ type SecurityGroupRule struct {
 	From, To    int          // ports, or ICMP type and code; -1 for all
 	CIDR        netip.Prefix // IPv4 or IPv6
 	Group       string       // of this VPC or of a peer
+	GroupOwner  string       `json:",omitempty"` // account of Group, "" if it is the rule's own
 	PrefixList  string
 	Description string
 	Tags        []Tag
@@ -148,6 +150,8 @@ type NetworkInterface struct {
 	AttachmentID                   string               // eni-attach-…
 	Attachment                     *InterfaceAttachment // to an instance
 	PrivateDNSName                 string
+	Tracking                       *ConnectionTracking `json:",omitempty"`
+	ClientToken                    string              `json:",omitempty"` // of CreateNetworkInterface
 	Tags                           []Tag
 	CreatedAt                      time.Time
 
@@ -171,6 +175,32 @@ type InterfaceAttachment struct {
 	Device              int    // 0 is eth0
 	DeleteOnTermination bool
 	AttachedAt          time.Time
+	// Detaching: the node must take the interface out of its kernel. Once it
+	// says that nothing is left, the interface is free, with its addresses.
+	Detaching bool `json:",omitempty"`
+}
+
+// ConnectionTracking are the idle times of an interface, in seconds; 0 is the default one.
+type ConnectionTracking struct {
+	TCP, UDPStream, UDP int
+}
+
+// Leaving reports whether the node must have nothing of the interface any more.
+func (e *NetworkInterface) Leaving() bool {
+	return e.Deleting || e.Attachment != nil && e.Attachment.Detaching
+}
+
+// Left is the row after the node said that nothing of the interface is left: one
+// that is to be deleted goes, one that is detached is free.
+func (e *NetworkInterface) Left() *NetworkInterface {
+	n := *e
+	n.Attached = false
+	// Only what was asked to go may be gone for good.
+	n.Removed = e.Deleting
+	if !e.Deleting && e.Leaving() {
+		n.Attachment, n.AttachmentID, n.Node = nil, "", ""
+	}
+	return &n
 }
 
 // NetworkInterfaces is keyed by id.
@@ -218,6 +248,7 @@ type NetworkACL struct {
 	ID, Account, VPC string
 	Default          bool
 	Entries          []ACLEntry // without the last one, *, that denies; in the order of direction and number
+	ClientToken      string     `json:",omitempty"` // of CreateNetworkAcl
 	Tags             []Tag
 	CreatedAt        time.Time
 }
@@ -258,3 +289,23 @@ type GroupName struct{ VPC, Name, Group string }
 
 // GroupNames is keyed by vpc/name.
 var GroupNames = store.NewTable("sgname", func(n *GroupName) string { return n.VPC + "/" + n.Name })
+
+// OpenACL are the entries that AWS gives the default ACL of a VPC: all may pass.
+func OpenACL(six bool) (es []ACLEntry) {
+	for _, egress := range []bool{false, true} {
+		es = append(es, ACLEntry{Number: 100, Egress: egress, Allow: true, Protocol: -1, From: -1, To: -1, CIDR: netip.PrefixFrom(netip.IPv4Unspecified(), 0)})
+		if six {
+			es = append(es, ACLEntry{Number: 101, Egress: egress, Allow: true, Protocol: -1, From: -1, To: -1, CIDR: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+		}
+	}
+	return es
+}
+
+// Numbered are the ACL's entries. A default ACL that nobody has changed has no
+// entries in its row: it is open.
+func (a *NetworkACL) Numbered() []ACLEntry {
+	if a.Default && a.Entries == nil {
+		return OpenACL(true)
+	}
+	return a.Entries
+}

@@ -87,7 +87,16 @@ var quotaDefaults = map[string]int{
 	"vpc/elastic-ips":                     5,
 	"vpc/addresses-per-nat-gateway":       8,
 	"vpc/security-groups":                 2_500,
-	"vpc/rules-per-security-group":        60, // per direction and address family
+	"vpc/rules-per-security-group":        60,    // per direction and address family
+	"vpc/network-interfaces":              5_000, // per zone
+	"vpc/network-acls-per-vpc":            200,
+	"vpc/rules-per-network-acl":           20, // per direction and address family
+	"vpc/prefix-lists":                    100,
+	"vpc/prefix-list-entries":             1_000,
+	"vpc/peerings-per-vpc":                50,
+	"vpc/pending-peerings":                25,
+	"vpc/interface-endpoints-per-vpc":     50,
+	"vpc/flow-logs-per-resource":          2,
 	"logs/groups":                         1_000_000,
 	"logs/metric-filters-per-group":       100,
 	"logs/regexp-filters-per-group":       5,

@@ -58,11 +58,17 @@ var rules = []struct {
 	{"service/logs/insights", []string{"service/logs/document"}},
 	{"service/logs", []string{"service", "service/page", "service/logs/...", "auth/...", "aws/...", "store/..."}},
 	{"service/ecr", []string{"service", "service/page", "auth/...", "aws/...", "store/...", "registry/..."}},
+	// RunTask decides in the call where tasks of EC2 go, with the engine that controllers use.
+	{"service/ecs", []string{"service", "service/page", "auth/...", "aws/...", "store/...", "control/place/..."}},
 	{"service/...", []string{"service", "service/page", "auth/...", "aws/...", "store/..."}},
 
 	// DECIDE.
 	{"control", []string{"store"}},
 	{"control/lifecycle", []string{"control", "store/...", "registry/lifecycle"}},
+	{"control/place/fill", []string{"store/state/query"}},
+	{"control/place/fleet", []string{"control/place/fill", "store/...", "aws/..."}},
+	{"control/place", []string{"control", "control/place/...", "store/...", "aws/..."}},
+	{"control/deploy", []string{"control", "control/place/...", "store/...", "aws/..."}},
 	{"control/...", []string{"control", "store/...", "aws/..."}},
 
 	// SEND. The shapes that both ends speak depend on neither.
