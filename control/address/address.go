@@ -88,6 +88,9 @@ func give(p *control.Plan, in control.Input, region *state.Region, take *taker, 
 	node := ""
 	if ci, ok := state.ContainerInstances.Get(in.Read, t.Instance); ok {
 		node = ci.Node
+		if machine, ok := state.Instances.Get(in.Read, ci.EC2InstanceID); ok && node == "" {
+			node = machine.Node
+		}
 	}
 	address, ok := take.in(subnet.ID, subnet.CIDR, 4)
 	if !ok {
@@ -95,7 +98,7 @@ func give(p *control.Plan, in control.Input, region *state.Region, take *taker, 
 		return
 	}
 	var public netip.Addr
-	if t.Network.AssignPublicIp == "ENABLED" {
+	if t.Network.AssignPublicIp == "ENABLED" && t.LaunchType == "FARGATE" { // any other never has one
 		// The first address of the pool is the machine's own end.
 		if public, ok = take.in(state.PublicScope, region.PublicPool, 2); !ok {
 			take.back(subnet.ID, address)

@@ -215,6 +215,10 @@ func (r *rollout) everywhere() {
 			stop(t, scaling)
 		}
 	}
+	if s := r.spare(); s != nil {
+		// Nothing of it is started again: it leaves with its last task.
+		s.DesiredCount = len(r.live(func(t *state.Task) bool { return t.Deployment == s.ID }))
+	}
 	occupied := map[string]bool{}
 	for _, t := range r.all() {
 		if t.LastStatus != state.Stopped {

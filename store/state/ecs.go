@@ -240,7 +240,8 @@ type ContainerInstance struct {
 
 // ContainerInstances is keyed by ARN.
 var ContainerInstances = store.NewTable("instance", func(c *ContainerInstance) string { return c.ARN },
-	store.Index("cluster", func(c *ContainerInstance) []string { return []string{c.Cluster} }))
+	store.Index("cluster", func(c *ContainerInstance) []string { return []string{c.Cluster} }),
+	store.Index("ec2", func(c *ContainerInstance) []string { return some(c.EC2InstanceID) }))
 
 // Service keeps DesiredCount tasks of its primary deployment running.
 type Service struct {
