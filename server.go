@@ -33,6 +33,8 @@ import (
 	"github.com/berth-run/berth/control"
 	"github.com/berth-run/berth/control/address"
 	"github.com/berth-run/berth/control/deploy"
+	"github.com/berth-run/berth/control/endpoint"
+	nat "github.com/berth-run/berth/control/gateway"
 	"github.com/berth-run/berth/control/lifecycle"
 	"github.com/berth-run/berth/control/place"
 	"github.com/berth-run/berth/control/place/fleet"
@@ -341,7 +343,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
-		place.Controller(s.fleet), address.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}
@@ -360,6 +362,7 @@ func (s *server) bootstrap(ctx context.Context, now func() time.Time) (*state.Re
 			}
 			n := *have
 			n.ShortID = c.shortID() // the directory may have been moved
+			n.IPv6Pool = have.IPv6()
 			region = &n
 		} else {
 			pool, err := publicPool(c.shortID())
@@ -367,6 +370,7 @@ func (s *server) bootstrap(ctx context.Context, now func() time.Time) (*state.Re
 				return err
 			}
 			region = &state.Region{Name: c.Region, Account: c.Account, ShortID: c.shortID(), PublicPool: pool, Zones: zones(c.Region), CreatedAt: now()}
+			region.IPv6Pool = region.IPv6()
 		}
 		state.Regions.Put(tx, region)
 		return nil

@@ -206,7 +206,7 @@ func (s *stream) difference(snap *store.Snapshot, ch store.Changes) (d fabric.De
 	}
 	for _, id := range keys(ch, state.NetworkInterfaces, s.enis) {
 		e, ok := state.NetworkInterfaces.Get(snap, id)
-		if !ok || e.Deleting {
+		if !ok || e.Leaving() {
 			_, had := s.enis[id]
 			delete(s.enis, id)
 			// An interface that this node must remove is named even if this stream never told of
@@ -324,13 +324,11 @@ func (s *stream) reports(ctx context.Context) error {
 				n := *e
 				n.Failure = st.Error
 				if st.Removed {
-					n.Attached = false
-					// Only what was asked to go may be gone for good.
-					n.Removed = e.Deleting
+					n = *e.Left()
 				} else {
 					n.Attached = st.Attached
 				}
-				if n.Attached != e.Attached || n.Removed != e.Removed || n.Failure != e.Failure {
+				if n.Node != e.Node || n.Attached != e.Attached || n.Removed != e.Removed || n.Failure != e.Failure {
 					state.NetworkInterfaces.Put(tx, &n)
 				}
 			}

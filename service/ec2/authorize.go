@@ -13,7 +13,7 @@ import (
 // Authorize says on which resources operations are authorized. Describe calls
 // are authorized on every resource, as in AWS; so is what is not named here.
 func (e *EC2) Authorize() map[string]func(context.Context, store.Reader, *auth.Caller, any) []auth.Check {
-	m := map[string]func(context.Context, store.Reader, *auth.Caller, any) []auth.Check{}
+	m := e.authorizeNetworks()
 	resource := func(c *auth.Caller, kind, id string) string {
 		if id == "" {
 			id = "*"
@@ -90,6 +90,8 @@ func (e *EC2) Authorize() map[string]func(context.Context, store.Reader, *auth.C
 		x := in.(*api.DeleteTagsInput)
 		return x.Resources, x.Tags
 	})
+	e.authorizeInterfaces(m)
+	e.authorizeInstances(m)
 	return m
 }
 
@@ -102,20 +104,4 @@ func requestTags(specs []api.TagSpecification) map[string][]string {
 		}
 	}
 	return keys
-}
-
-// kinds are resource types by the prefix of their ids.
-var kinds = map[string]string{"vpc": "vpc", "subnet": "subnet", "rtb": "route-table", "igw": "internet-gateway", "sg": "security-group",
-	"sgr": "security-group-rule", "eni": "network-interface", "acl": "network-acl", "dopt": "dhcp-options"}
-
-func kindOf(id string) string {
-	for i := range id {
-		if id[i] == '-' {
-			if k := kinds[id[:i]]; k != "" {
-				return k
-			}
-			break
-		}
-	}
-	return "*"
 }

@@ -5,7 +5,6 @@ package ec2
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"iter"
 	"net/http"
@@ -37,8 +36,24 @@ type EC2 struct {
 // Stored lists the request fields that are kept and shown but not acted upon,
 // by operation and field, each with what that means.
 var Stored = map[string]string{
-	"AuthorizeSecurityGroupIngress.IpPermissions.Ipv6Ranges": "kept; no VPC has IPv6 yet",
-	"AuthorizeSecurityGroupEgress.IpPermissions.Ipv6Ranges":  "kept; no VPC has IPv6 yet",
+	"CreateVpc.InstanceTenancy":                                       "kept and shown; instances share the machine whatever it says",
+	"ModifyVpcAttribute.EnableNetworkAddressUsageMetrics":             "kept and shown; there are no metrics of address usage",
+	"ModifySubnetAttribute.PrivateDnsHostnameTypeOnLaunch":            "kept and shown; names are those of addresses",
+	"ModifySubnetAttribute.EnableResourceNameDnsARecordOnLaunch":      "kept and shown; there are no records of resource names",
+	"ModifySubnetAttribute.EnableResourceNameDnsAAAARecordOnLaunch":   "kept and shown; there are no records of resource names",
+	"CreateDhcpOptions.DhcpConfigurations":                            "kept and shown; a task's or instance's resolver is always that of its VPC",
+	"ModifyAddressAttribute.DomainName":                               "kept and shown; no reverse record is made",
+	"CreateNatGateway.SecondaryAllocationIds":                         "the addresses are the gateway's; it translates to its primary one",
+	"CreateNatGateway.SecondaryPrivateIpAddresses":                    "the addresses are the gateway's; it translates to its primary one",
+	"CreateNatGateway.SecondaryPrivateIpAddressCount":                 "the addresses are the gateway's; it translates to its primary one",
+	"AssociateNatGatewayAddress.AllocationIds":                        "the addresses are the gateway's; it translates to its primary one",
+	"AssignPrivateNatGatewayAddress.PrivateIpAddresses":               "the addresses are the gateway's; it translates to its primary one",
+	"UnassignPrivateNatGatewayAddress.MaxDrainDurationSeconds":        "addresses go at once: only the primary one has connections",
+	"DisassociateNatGatewayAddress.MaxDrainDurationSeconds":           "addresses go at once: only the primary one has connections",
+	"CreateVpcEndpoint.PolicyDocument":                                "kept and shown; what goes through an endpoint is decided by the caller's own policies",
+	"ModifyVpcEndpoint.PolicyDocument":                                "kept and shown, as that of CreateVpcEndpoint",
+	"CreateNetworkInterface.ConnectionTrackingSpecification":          "kept and shown; connections are tracked with the kernel's own idle times",
+	"ModifyNetworkInterfaceAttribute.ConnectionTrackingSpecification": "kept and shown; connections are tracked with the kernel's own idle times",
 }
 
 // New returns the service.
@@ -55,150 +70,6 @@ func (e *EC2) arn(account, kind, id string) *string {
 }
 
 func (e *EC2) id(prefix string) string { return prefix + "-" + e.NewID()[:17] }
-
-// request is what all Describe calls have in common.
-type request struct {
-	ids     []string
-	filters []api.Filter
-	max     *int32
-	token   *string
-}
-
-// kind is how one kind of resource is listed.
-type kind[R, V any] struct {
-	name    string      // names the page tokens
-	rows    iter.Seq[R] // in key order
-	id      func(R) string
-	missing func(id string) error                 // for an id that is not there
-	field   func(R, string) (v []string, ok bool) // values of a filter; ok false: no such filter
-	tags    func(R) []state.Tag
-	view    func(R) V
-}
-
-// list answers a Describe call.
-func list[R, V any](q request, k kind[R, V]) ([]V, *string, error) {
-	after, err := openToken(k.name, q.token)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, f := range q.filters {
-		if wire.Value(f.Name) == "" {
-			return nil, nil, bad("InvalidParameterValue", "Filter name is missing.")
-		}
-		if len(f.Values) == 0 {
-			return nil, nil, bad("InvalidParameterValue", "The filter '%s' has no values.", *f.Name)
-		}
-	}
-	out := []V{}
-	seen := map[string]bool{}
-	last := ""
-	var next *string
-	for r := range k.rows {
-		id := k.id(r)
-		if len(q.ids) > 0 {
-			if !slices.Contains(q.ids, id) {
-				continue
-			}
-			seen[id] = true
-		}
-		ok, err := matches(q.filters, r, k)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !ok || id <= after && after != "" {
-			continue
-		}
-		if q.max != nil && len(out) == int(*q.max) {
-			next = sealToken(k.name, last)
-			break
-		}
-		out = append(out, k.view(r))
-		last = id
-	}
-	if next == nil {
-		for _, id := range q.ids {
-			if !seen[id] {
-				return nil, nil, k.missing(id)
-			}
-		}
-	}
-	return out, next, nil
-}
-
-func matches[R, V any](fs []api.Filter, r R, k kind[R, V]) (bool, error) {
-	for _, f := range fs {
-		name := *f.Name
-		var have []string
-		switch key, isTag := strings.CutPrefix(name, "tag:"); {
-		case isTag && k.tags != nil:
-			for _, t := range k.tags(r) {
-				if t.Key == key {
-					have = append(have, t.Value)
-				}
-			}
-		case name == "tag-key" && k.tags != nil:
-			for _, t := range k.tags(r) {
-				have = append(have, t.Key)
-			}
-		default:
-			var ok bool
-			if have, ok = k.field(r, name); !ok {
-				return false, bad("InvalidParameterValue", "The filter '%s' is invalid", name)
-			}
-		}
-		if !slices.ContainsFunc(f.Values, func(want string) bool {
-			return slices.ContainsFunc(have, func(v string) bool { return glob(want, v) })
-		}) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// glob matches * and ?, with \ before one that is meant literally.
-func glob(pattern, s string) bool {
-	star, mark := -1, 0
-	p, i := 0, 0
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, mark = p, i
-			p++
-			continue
-		case p+1 < len(pattern) && pattern[p] == '\\' && pattern[p+1] == s[i]:
-			p, i = p+2, i+1
-			continue
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i] && pattern[p] != '\\'):
-			p, i = p+1, i+1
-			continue
-		case star >= 0:
-			mark++
-			p, i = star+1, mark
-			continue
-		}
-		return false
-	}
-	for p < len(pattern) && pattern[p] == '*' {
-		p++
-	}
-	return p == len(pattern)
-}
-
-func sealToken(name, after string) *string {
-	return new(base64.RawURLEncoding.EncodeToString([]byte(name + "\n" + after)))
-}
-
-func openToken(name string, token *string) (string, error) {
-	if wire.Value(token) == "" {
-		return "", nil
-	}
-	b, err := base64.RawURLEncoding.DecodeString(*token)
-	of, after, ok := strings.Cut(string(b), "\n")
-	if err != nil || !ok || of != name {
-		return "", bad("InvalidNextToken", "The specified token is not valid.")
-	}
-	return after, nil
-}
 
 func tagsView(ts []state.Tag) []api.Tag {
 	var out []api.Tag
@@ -254,20 +125,6 @@ func setTag(ts []state.Tag, key, value string) []state.Tag {
 	return append(ts, state.Tag{Key: key, Value: value})
 }
 
-func one(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return []string{s}
-}
-
-func flag(b bool) []string {
-	if b {
-		return []string{"true"}
-	}
-	return []string{"false"}
-}
-
 // mine keeps the rows of the caller's account.
 func mine[T any](rows iter.Seq[*T], account string, of func(*T) string) iter.Seq[*T] {
 	return func(yield func(*T) bool) {
@@ -277,4 +134,17 @@ func mine[T any](rows iter.Seq[*T], account string, of func(*T) string) iter.Seq
 			}
 		}
 	}
+}
+
+// unsupported refuses by name what there is not.
+func unsupported(what string) error {
+	return bad("UnsupportedOperation", "%s is not supported.", what)
+}
+
+// malformed says that an id is not of its kind.
+func malformed(code, prefix, id string) error {
+	if strings.HasPrefix(id, prefix+"-") {
+		return nil
+	}
+	return bad(code+".Malformed", "Invalid id: \"%s\" (expecting \"%s-...\")", id, prefix)
 }

@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 // Limits of facts: networking, security groups.
 const (
 	maxGroupsPerInterface = 5
+	maxRulesPerInterface  = 1000 // the groups of an interface times the rules of one direction
 )
 
 var groupText = regexp.MustCompile(`^[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}$`)
@@ -49,6 +51,7 @@ func (e *EC2) CreateSecurityGroup(ctx context.Context, in *api.CreateSecurityGro
 	}
 	g := &state.SecurityGroup{ID: e.id("sg"), Account: account, Name: name, Description: *in.Description, Tags: tags, CreatedAt: e.Now()}
 	g.Rules = []state.SecurityGroupRule{{ID: e.id("sgr"), Egress: true, Protocol: "-1", From: -1, To: -1, CIDR: netip.MustParsePrefix("0.0.0.0/0")}}
+	six := e.id("sgr")
 	err = e.DB.Update(ctx, func(tx *store.Tx) error {
 		vpc := wire.Value(in.VpcId)
 		if vpc == "" {
@@ -78,6 +81,9 @@ func (e *EC2) CreateSecurityGroup(ctx context.Context, in *api.CreateSecurityGro
 		}
 		next := *g
 		next.VPC = vpc
+		if v, _ := state.VPCs.Get(tx, vpc); len(v.IPv6) > 0 {
+			next.Rules = append(slices.Clone(g.Rules), state.SecurityGroupRule{ID: six, Egress: true, Protocol: "-1", From: -1, To: -1, CIDR: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+		}
 		state.SecurityGroups.Put(tx, &next)
 		state.GroupNames.Put(tx, &state.GroupName{VPC: vpc, Name: name, Group: g.ID})
 		return nil
@@ -129,8 +135,10 @@ func (e *EC2) DeleteSecurityGroup(ctx context.Context, in *api.DeleteSecurityGro
 		for range state.NetworkInterfaces.By(tx, "group", g.ID) {
 			return inUse
 		}
-		for range state.SecurityGroups.By(tx, "references", g.ID) {
-			return inUse
+		for x := range state.SecurityGroups.By(tx, "references", g.ID) {
+			if x.VPC == g.VPC { // a rule of a peered VPC becomes stale
+				return inUse
+			}
 		}
 		id = g.ID
 		state.SecurityGroups.Delete(tx, g.ID)
@@ -143,8 +151,53 @@ func (e *EC2) DeleteSecurityGroup(ctx context.Context, in *api.DeleteSecurityGro
 	return &api.DeleteSecurityGroupOutput{Return: new(true), GroupId: new(id)}, nil
 }
 
-// permissionFilters follow ip-permission. and egress.ip-permission.
-var permissionFilters = []string{"cidr", "ipv6-cidr", "from-port", "to-port", "protocol", "group-id", "prefix-list-id"}
+// groupFilters are those of DescribeSecurityGroups.
+var groupFilters = func() filters[*state.SecurityGroup] {
+	fs := filters[*state.SecurityGroup]{
+		"group-id":    func(g *state.SecurityGroup) []string { return one(g.ID) },
+		"group-name":  func(g *state.SecurityGroup) []string { return one(g.Name) },
+		"vpc-id":      func(g *state.SecurityGroup) []string { return one(g.VPC) },
+		"description": func(g *state.SecurityGroup) []string { return one(g.Description) },
+		"owner-id":    func(g *state.SecurityGroup) []string { return one(g.Account) },
+	}
+	for name, of := range map[string]func(*state.SecurityGroup, state.SecurityGroupRule) []string{
+		"cidr": func(_ *state.SecurityGroup, r state.SecurityGroupRule) []string {
+			if !r.CIDR.IsValid() || r.CIDR.Addr().Is6() {
+				return nil
+			}
+			return one(r.CIDR.String())
+		},
+		"ipv6-cidr": func(_ *state.SecurityGroup, r state.SecurityGroupRule) []string {
+			if !r.CIDR.IsValid() || r.CIDR.Addr().Is4() {
+				return nil
+			}
+			return one(r.CIDR.String())
+		},
+		"from-port":      func(_ *state.SecurityGroup, r state.SecurityGroupRule) []string { return number(r.From) },
+		"to-port":        func(_ *state.SecurityGroup, r state.SecurityGroupRule) []string { return number(r.To) },
+		"protocol":       func(_ *state.SecurityGroup, r state.SecurityGroupRule) []string { return one(r.Protocol) },
+		"group-id":       func(_ *state.SecurityGroup, r state.SecurityGroupRule) []string { return one(r.Group) },
+		"prefix-list-id": func(_ *state.SecurityGroup, r state.SecurityGroupRule) []string { return one(r.PrefixList) },
+		"user-id": func(g *state.SecurityGroup, r state.SecurityGroupRule) []string {
+			if r.Group == "" {
+				return nil
+			}
+			return one(cmp.Or(r.GroupOwner, g.Account))
+		},
+	} {
+		for prefix, egress := range map[string]bool{"ip-permission.": false, "egress.ip-permission.": true} {
+			fs[prefix+name] = func(g *state.SecurityGroup) (out []string) {
+				for _, r := range g.Rules {
+					if r.Egress == egress {
+						out = append(out, of(g, r)...)
+					}
+				}
+				return out
+			}
+		}
+	}
+	return fs
+}()
 
 // DescribeSecurityGroups lists groups with their rules.
 func (e *EC2) DescribeSecurityGroups(ctx context.Context, in *api.DescribeSecurityGroupsInput) (*api.DescribeSecurityGroupsOutput, error) {
@@ -158,101 +211,63 @@ func (e *EC2) DescribeSecurityGroups(ctx context.Context, in *api.DescribeSecuri
 		q.ids = append(slices.Clone(q.ids), g.ID)
 	}
 	out, next, err := list(q, kind[*state.SecurityGroup, api.SecurityGroup]{
-		name: "sgs", rows: mine(state.SecurityGroups.All(snap), account, func(g *state.SecurityGroup) string { return g.Account }),
+		name: "sgs", rows: state.SecurityGroups.By(snap, "account", account),
 		id:      func(g *state.SecurityGroup) string { return g.ID },
 		missing: noGroup,
 		tags:    func(g *state.SecurityGroup) []state.Tag { return g.Tags },
-		field: func(g *state.SecurityGroup, name string) ([]string, bool) {
-			switch name {
-			case "group-id":
-				return one(g.ID), true
-			case "group-name":
-				return one(g.Name), true
-			case "vpc-id":
-				return one(g.VPC), true
-			case "description":
-				return one(g.Description), true
-			case "owner-id":
-				return one(g.Account), true
-			}
-			prefix, rest, egress := "ip-permission.", "", false
-			if strings.HasPrefix(name, "egress.") {
-				prefix, egress = "egress.ip-permission.", true
-			}
-			rest, ok := strings.CutPrefix(name, prefix)
-			if !ok {
-				return nil, false
-			}
-			if !slices.Contains(permissionFilters, rest) {
-				return nil, false
-			}
-			var got []string
-			for _, r := range g.Rules {
-				if r.Egress != egress {
-					continue
-				}
-				switch rest {
-				case "cidr":
-					if r.CIDR.IsValid() && r.CIDR.Addr().Is4() {
-						got = append(got, r.CIDR.String())
-					}
-				case "ipv6-cidr":
-					if r.CIDR.IsValid() && r.CIDR.Addr().Is6() {
-						got = append(got, r.CIDR.String())
-					}
-				case "from-port":
-					got = append(got, strconv.Itoa(r.From))
-				case "to-port":
-					got = append(got, strconv.Itoa(r.To))
-				case "protocol":
-					got = append(got, r.Protocol)
-				case "group-id":
-					got = append(got, one(r.Group)...)
-				case "prefix-list-id":
-					got = append(got, one(r.PrefixList)...)
-				}
-			}
-			return got, true
-		},
+		filters: groupFilters,
 		view: func(g *state.SecurityGroup) api.SecurityGroup {
 			return api.SecurityGroup{GroupId: new(g.ID), VpcId: new(g.VPC), OwnerId: new(g.Account), GroupName: new(g.Name), Description: new(g.Description),
 				SecurityGroupArn: e.arn(g.Account, "security-group", g.ID), Tags: tagsView(g.Tags),
-				IpPermissions: permissions(g, false), IpPermissionsEgress: permissions(g, true)}
+				IpPermissions: permissions(snap, g, false), IpPermissionsEgress: permissions(snap, g, true)}
 		},
 	})
 	return &api.DescribeSecurityGroupsOutput{SecurityGroups: out, NextToken: next}, err
 }
 
 // permissions groups rules by protocol and ports, as the API shows them.
-func permissions(g *state.SecurityGroup, egress bool) []api.IpPermission {
+func permissions(r store.Reader, g *state.SecurityGroup, egress bool) []api.IpPermission {
 	out := []api.IpPermission{}
 	at := map[string]int{}
-	for _, r := range g.Rules {
-		if r.Egress != egress {
+	for _, x := range g.Rules {
+		if x.Egress != egress {
 			continue
 		}
-		key := fmt.Sprint(r.Protocol, r.From, r.To)
+		key := fmt.Sprint(x.Protocol, x.From, x.To)
 		i, ok := at[key]
 		if !ok {
 			i = len(out)
 			at[key] = i
-			p := api.IpPermission{IpProtocol: new(r.Protocol), UserIdGroupPairs: []api.UserIdGroupPair{}, IpRanges: []api.IpRange{}, Ipv6Ranges: []api.Ipv6Range{}, PrefixListIds: []api.PrefixListId{}}
-			if r.Protocol != "-1" {
-				p.FromPort, p.ToPort = new(int32(r.From)), new(int32(r.To))
+			p := api.IpPermission{IpProtocol: new(x.Protocol), UserIdGroupPairs: []api.UserIdGroupPair{}, IpRanges: []api.IpRange{}, Ipv6Ranges: []api.Ipv6Range{}, PrefixListIds: []api.PrefixListId{}}
+			if x.Protocol != "-1" {
+				p.FromPort, p.ToPort = new(int32(x.From)), new(int32(x.To))
 			}
 			out = append(out, p)
 		}
 		p := &out[i]
-		description := optional(r.Description)
+		description := optional(x.Description)
 		switch {
-		case r.Group != "":
-			p.UserIdGroupPairs = append(p.UserIdGroupPairs, api.UserIdGroupPair{GroupId: new(r.Group), UserId: new(g.Account), Description: description})
-		case r.PrefixList != "":
-			p.PrefixListIds = append(p.PrefixListIds, api.PrefixListId{PrefixListId: new(r.PrefixList), Description: description})
-		case r.CIDR.Addr().Is6():
-			p.Ipv6Ranges = append(p.Ipv6Ranges, api.Ipv6Range{CidrIpv6: new(r.CIDR.String()), Description: description})
+		case x.Group != "":
+			p.UserIdGroupPairs = append(p.UserIdGroupPairs, pairOf(r, g, x))
+		case x.PrefixList != "":
+			p.PrefixListIds = append(p.PrefixListIds, api.PrefixListId{PrefixListId: new(x.PrefixList), Description: description})
+		case x.CIDR.Addr().Is6():
+			p.Ipv6Ranges = append(p.Ipv6Ranges, api.Ipv6Range{CidrIpv6: new(x.CIDR.String()), Description: description})
 		default:
-			p.IpRanges = append(p.IpRanges, api.IpRange{CidrIp: new(r.CIDR.String()), Description: description})
+			p.IpRanges = append(p.IpRanges, api.IpRange{CidrIp: new(x.CIDR.String()), Description: description})
+		}
+	}
+	return out
+}
+
+// pairOf shows the group that a rule refers to. Of one in a peered VPC it says
+// over which connection.
+func pairOf(r store.Reader, g *state.SecurityGroup, x state.SecurityGroupRule) api.UserIdGroupPair {
+	out := api.UserIdGroupPair{GroupId: new(x.Group), UserId: new(cmp.Or(x.GroupOwner, g.Account)), Description: optional(x.Description)}
+	if s, ok := state.SecurityGroups.Get(r, x.Group); ok && s.VPC != g.VPC {
+		out.VpcId = new(s.VPC)
+		if p, ok := peered(r, g.VPC, s.VPC); ok {
+			out.VpcPeeringConnectionId, out.PeeringStatus = new(p.ID), new(p.Status)
 		}
 	}
 	return out
@@ -265,12 +280,20 @@ func optional(s string) *string {
 	return &s
 }
 
+func checkRuleDescription(d *string) error {
+	if wire.Value(d) != "" && !groupText.MatchString(*d) {
+		return bad("InvalidParameterValue", "Invalid rule description. Valid descriptions are strings less than 256 characters from the following set:  a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*")
+	}
+	return nil
+}
+
 // grant is what Authorize and Revoke calls name, in either of their two forms.
 type grant struct {
 	permissions       []api.IpPermission
 	cidr, protocol    *string
 	from, to          *int32
 	sourceName, owner *string
+	gone              bool // may name groups that are gone, if a rule does
 }
 
 // rules reads a grant. Each source becomes one rule, without an id.
@@ -304,8 +327,8 @@ func (e *EC2) rules(r store.Reader, g *state.SecurityGroup, q grant, egress bool
 		base.Egress = egress
 		before := len(out)
 		add := func(change func(*state.SecurityGroupRule), description *string) error {
-			if d := wire.Value(description); d != "" && !groupText.MatchString(d) {
-				return bad("InvalidParameterValue", "Invalid rule description. Valid descriptions are strings less than 256 characters from the following set:  a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*")
+			if err := checkRuleDescription(description); err != nil {
+				return err
 			}
 			n := base
 			n.Description = wire.Value(description)
@@ -332,16 +355,26 @@ func (e *EC2) rules(r store.Reader, g *state.SecurityGroup, q grant, egress bool
 			}
 		}
 		for _, x := range p.UserIdGroupPairs {
-			source, err := e.source(r, g, x)
+			source, err := e.source(r, g, x, q.gone)
 			if err != nil {
 				return nil, err
 			}
-			if err := add(func(n *state.SecurityGroupRule) { n.Group = source }, x.Description); err != nil {
+			if err := add(func(n *state.SecurityGroupRule) {
+				if n.Group = source.ID; source.Account != g.Account {
+					n.GroupOwner = source.Account
+				}
+			}, x.Description); err != nil {
 				return nil, err
 			}
 		}
 		for _, x := range p.PrefixListIds {
-			return nil, bad("InvalidPrefixListID.NotFound", "The prefix list ID '%s' does not exist", wire.Value(x.PrefixListId))
+			pl, err := prefixListOf(r, g.Account, wire.Value(x.PrefixListId))
+			if err != nil {
+				return nil, err
+			}
+			if err := add(func(n *state.SecurityGroupRule) { n.PrefixList = pl.ID }, x.Description); err != nil {
+				return nil, err
+			}
 		}
 		if len(out) == before {
 			return nil, bad("MissingParameter", "The request must contain at least one of CidrIp, CidrIpv6, PrefixListId or a source security group for each permission")
@@ -350,20 +383,36 @@ func (e *EC2) rules(r store.Reader, g *state.SecurityGroup, q grant, egress bool
 	return out, nil
 }
 
-// source is the group a rule refers to. It lies in the same VPC.
-func (e *EC2) source(r store.Reader, g *state.SecurityGroup, x api.UserIdGroupPair) (string, error) {
+// source is the group a rule refers to. It lies in the same VPC, or in one that
+// is peered with it.
+func (e *EC2) source(r store.Reader, g *state.SecurityGroup, x api.UserIdGroupPair, gone bool) (*state.SecurityGroup, error) {
 	if id := wire.Value(x.GroupId); id != "" {
-		s, ok := state.SecurityGroups.Get(r, id)
-		if !ok || s.Account != g.Account || s.VPC != g.VPC {
-			return "", noGroup(id)
+		if gone {
+			for _, have := range g.Rules {
+				if have.Group == id {
+					return &state.SecurityGroup{ID: id, Account: cmp.Or(have.GroupOwner, g.Account)}, nil
+				}
+			}
 		}
-		return s.ID, nil
+		s, ok := state.SecurityGroups.Get(r, id)
+		if !ok || wire.Value(x.UserId) != "" && *x.UserId != s.Account {
+			return nil, noGroup(id)
+		}
+		if s.Account == g.Account && (s.VPC == g.VPC || slices.Contains(s.VPCs, g.VPC)) {
+			return s, nil
+		}
+		if _, ok := peered(r, g.VPC, s.VPC); ok {
+			return s, nil
+		}
+		return nil, noGroup(id)
 	}
 	// By its name's row and its own: an index would not be compared at commit.
-	if n, ok := state.GroupNames.Get(r, g.VPC+"/"+wire.Value(x.GroupName)); ok && state.SecurityGroups.Has(r, n.Group) {
-		return n.Group, nil
+	if n, ok := state.GroupNames.Get(r, g.VPC+"/"+wire.Value(x.GroupName)); ok {
+		if s, ok := state.SecurityGroups.Get(r, n.Group); ok {
+			return s, nil
+		}
 	}
-	return "", bad("InvalidGroup.NotFound", "The security group '%s' does not exist", wire.Value(x.GroupName))
+	return nil, bad("InvalidGroup.NotFound", "The security group '%s' does not exist", wire.Value(x.GroupName))
 }
 
 // ports reads protocol and ports of a permission.
@@ -432,7 +481,7 @@ func same(a, b state.SecurityGroupRule) bool {
 
 // peer writes a rule as AWS's duplicate message does.
 func peer(r state.SecurityGroupRule) string {
-	who := r.Group
+	who := r.Group + r.PrefixList
 	if r.CIDR.IsValid() {
 		who = r.CIDR.String()
 	}
@@ -469,18 +518,10 @@ func (e *EC2) authorize(ctx context.Context, id, name *string, q grant, specs []
 			}
 			r.ID, r.Tags = e.id("sgr"), tags
 			next.Rules = append(next.Rules, r)
-			out = append(out, e.ruleView(&next, r))
+			out = append(out, e.ruleView(tx, &next, r))
 		}
-		for _, six := range []bool{false, true} {
-			n := 0
-			for _, r := range next.Rules {
-				if r.Egress == egress && (r.Group != "" || r.CIDR.Addr().Is6() == six) {
-					n++
-				}
-			}
-			if n > state.Limit(tx, g.Account, "vpc/rules-per-security-group") {
-				return bad("RulesPerSecurityGroupLimitExceeded", "The maximum number of rules per security group has been reached.")
-			}
+		if err := withinLimit(tx, &next); err != nil {
+			return err
 		}
 		state.SecurityGroups.Put(tx, &next)
 		return nil
@@ -488,13 +529,16 @@ func (e *EC2) authorize(ctx context.Context, id, name *string, q grant, specs []
 	return out, err
 }
 
-func (e *EC2) ruleView(g *state.SecurityGroup, r state.SecurityGroupRule) api.SecurityGroupRule {
+func (e *EC2) ruleView(rd store.Reader, g *state.SecurityGroup, r state.SecurityGroupRule) api.SecurityGroupRule {
 	out := api.SecurityGroupRule{SecurityGroupRuleId: new(r.ID), GroupId: new(g.ID), GroupOwnerId: new(g.Account), IsEgress: new(r.Egress),
 		IpProtocol: new(r.Protocol), FromPort: new(int32(r.From)), ToPort: new(int32(r.To)), Description: optional(r.Description),
 		Tags: tagsView(r.Tags), SecurityGroupRuleArn: e.arn(g.Account, "security-group-rule", r.ID)}
 	switch {
 	case r.Group != "":
-		out.ReferencedGroupInfo = &api.ReferencedSecurityGroup{GroupId: new(r.Group), UserId: new(g.Account)}
+		p := pairOf(rd, g, r)
+		out.ReferencedGroupInfo = &api.ReferencedSecurityGroup{GroupId: p.GroupId, UserId: p.UserId, VpcId: p.VpcId, VpcPeeringConnectionId: p.VpcPeeringConnectionId, PeeringStatus: p.PeeringStatus}
+	case r.PrefixList != "":
+		out.PrefixListId = new(r.PrefixList)
 	case r.CIDR.Addr().Is6():
 		out.CidrIpv6 = new(r.CIDR.String())
 	default:
@@ -505,7 +549,7 @@ func (e *EC2) ruleView(g *state.SecurityGroup, r state.SecurityGroupRule) api.Se
 
 // AuthorizeSecurityGroupIngress lets more in.
 func (e *EC2) AuthorizeSecurityGroupIngress(ctx context.Context, in *api.AuthorizeSecurityGroupIngressInput) (*api.AuthorizeSecurityGroupIngressOutput, error) {
-	rules, err := e.authorize(ctx, in.GroupId, in.GroupName, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId}, in.TagSpecifications, false)
+	rules, err := e.authorize(ctx, in.GroupId, in.GroupName, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, false}, in.TagSpecifications, false)
 	if err != nil {
 		return nil, err
 	}
@@ -514,7 +558,7 @@ func (e *EC2) AuthorizeSecurityGroupIngress(ctx context.Context, in *api.Authori
 
 // AuthorizeSecurityGroupEgress lets more out.
 func (e *EC2) AuthorizeSecurityGroupEgress(ctx context.Context, in *api.AuthorizeSecurityGroupEgressInput) (*api.AuthorizeSecurityGroupEgressOutput, error) {
-	rules, err := e.authorize(ctx, in.GroupId, nil, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId}, in.TagSpecifications, true)
+	rules, err := e.authorize(ctx, in.GroupId, nil, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, false}, in.TagSpecifications, true)
 	if err != nil {
 		return nil, err
 	}
@@ -534,11 +578,12 @@ func (e *EC2) revoke(ctx context.Context, id, name *string, q grant, ids []strin
 			for _, id := range ids {
 				i := slices.IndexFunc(g.Rules, func(r state.SecurityGroupRule) bool { return r.ID == id && r.Egress == egress })
 				if i < 0 {
-					return bad("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", id)
+					return noRule(id)
 				}
 				gone = append(gone, i)
 			}
 		} else {
+			q.gone = true
 			rules, err := e.rules(tx, g, q, egress)
 			if err != nil {
 				return err
@@ -558,9 +603,9 @@ func (e *EC2) revoke(ctx context.Context, id, name *string, q grant, ids []strin
 				next.Rules = append(next.Rules, r)
 				continue
 			}
-			v := e.ruleView(g, r)
+			v := e.ruleView(tx, g, r)
 			x := api.RevokedSecurityGroupRule{SecurityGroupRuleId: v.SecurityGroupRuleId, GroupId: v.GroupId, IsEgress: v.IsEgress, IpProtocol: v.IpProtocol,
-				FromPort: v.FromPort, ToPort: v.ToPort, CidrIpv4: v.CidrIpv4, CidrIpv6: v.CidrIpv6, Description: v.Description}
+				FromPort: v.FromPort, ToPort: v.ToPort, CidrIpv4: v.CidrIpv4, CidrIpv6: v.CidrIpv6, PrefixListId: v.PrefixListId, Description: v.Description}
 			if v.ReferencedGroupInfo != nil {
 				x.ReferencedGroupId = v.ReferencedGroupInfo.GroupId
 			}
@@ -574,7 +619,7 @@ func (e *EC2) revoke(ctx context.Context, id, name *string, q grant, ids []strin
 
 // RevokeSecurityGroupIngress takes rules back. Connections that are open stay open.
 func (e *EC2) RevokeSecurityGroupIngress(ctx context.Context, in *api.RevokeSecurityGroupIngressInput) (*api.RevokeSecurityGroupIngressOutput, error) {
-	out, err := e.revoke(ctx, in.GroupId, in.GroupName, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId}, in.SecurityGroupRuleIds, false)
+	out, err := e.revoke(ctx, in.GroupId, in.GroupName, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, false}, in.SecurityGroupRuleIds, false)
 	if err != nil {
 		return nil, err
 	}
@@ -583,7 +628,7 @@ func (e *EC2) RevokeSecurityGroupIngress(ctx context.Context, in *api.RevokeSecu
 
 // RevokeSecurityGroupEgress takes rules back.
 func (e *EC2) RevokeSecurityGroupEgress(ctx context.Context, in *api.RevokeSecurityGroupEgressInput) (*api.RevokeSecurityGroupEgressOutput, error) {
-	out, err := e.revoke(ctx, in.GroupId, nil, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId}, in.SecurityGroupRuleIds, true)
+	out, err := e.revoke(ctx, in.GroupId, nil, grant{in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, false}, in.SecurityGroupRuleIds, true)
 	if err != nil {
 		return nil, err
 	}
@@ -592,35 +637,26 @@ func (e *EC2) RevokeSecurityGroupEgress(ctx context.Context, in *api.RevokeSecur
 
 // DescribeSecurityGroupRules lists rules one by one.
 func (e *EC2) DescribeSecurityGroupRules(ctx context.Context, in *api.DescribeSecurityGroupRulesInput) (*api.DescribeSecurityGroupRulesOutput, error) {
-	snap, account := e.DB.Snapshot(), e.Account(ctx)
-	type rule struct {
+	snap := e.DB.Snapshot()
+	type row struct {
 		g *state.SecurityGroup
 		r state.SecurityGroupRule
 	}
-	var rows []rule
-	for g := range mine(state.SecurityGroups.All(snap), account, func(g *state.SecurityGroup) string { return g.Account }) {
+	var rows []row
+	for g := range state.SecurityGroups.By(snap, "account", e.Account(ctx)) {
 		for _, r := range g.Rules {
-			rows = append(rows, rule{g, r})
+			rows = append(rows, row{g, r})
 		}
 	}
-	slices.SortFunc(rows, func(a, b rule) int { return strings.Compare(a.r.ID, b.r.ID) })
-	out, next, err := list(request{in.SecurityGroupRuleIds, in.Filters, in.MaxResults, in.NextToken}, kind[rule, api.SecurityGroupRule]{
-		name: "sgrs", rows: slices.Values(rows),
-		id: func(x rule) string { return x.r.ID },
-		missing: func(id string) error {
-			return bad("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '%s' does not exist", id)
+	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.r.ID, b.r.ID) })
+	out, next, err := list(request{in.SecurityGroupRuleIds, in.Filters, in.MaxResults, in.NextToken}, kind[row, api.SecurityGroupRule]{
+		name: "sgrs", rows: slices.Values(rows), id: func(x row) string { return x.r.ID }, missing: noRule,
+		tags: func(x row) []state.Tag { return x.r.Tags },
+		filters: filters[row]{
+			"group-id":               func(x row) []string { return one(x.g.ID) },
+			"security-group-rule-id": func(x row) []string { return one(x.r.ID) },
 		},
-		tags: func(x rule) []state.Tag { return x.r.Tags },
-		field: func(x rule, name string) ([]string, bool) {
-			switch name {
-			case "group-id":
-				return one(x.g.ID), true
-			case "security-group-rule-id":
-				return one(x.r.ID), true
-			}
-			return nil, false
-		},
-		view: func(x rule) api.SecurityGroupRule { return e.ruleView(x.g, x.r) },
+		view: func(x row) api.SecurityGroupRule { return e.ruleView(snap, x.g, x.r) },
 	})
 	return &api.DescribeSecurityGroupRulesOutput{SecurityGroupRules: out, NextToken: next}, err
 }

@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"strings"
 
@@ -11,53 +12,226 @@ import (
 	"github.com/berth-run/berth/store/state"
 )
 
+// resource is a kind of resource that has tags: what its ids look like, what
+// its type is called in requests and in ARNs, and how one is found.
+type resource struct {
+	prefix  string // of its ids
+	kind    api.ResourceType
+	missing func(id string) error
+	find    func(tx *store.Tx, account, id string) (tagged, bool)
+	look    func(r store.Reader, id string) (account string, tags []state.Tag, ok bool)
+	all     func(r store.Reader, account string) iter.Seq2[string, []state.Tag]
+}
+
 // tagged is a resource whose tags can be read and replaced.
 type tagged struct {
-	kind api.ResourceType
 	tags []state.Tag
 	set  func([]state.Tag)
 }
 
-// taggable finds the resource with an id. Reading it makes the transaction depend on it.
-func taggable(tx *store.Tx, account, id string) (tagged, error) {
-	prefix, _, _ := strings.Cut(id, "-")
-	missing := bad("InvalidID", "The ID '%s' is not valid", id)
-	switch prefix {
-	case "vpc":
-		return tag(tx, state.VPCs, id, account, "vpc", noVPC(id), func(v *state.VPC) (string, *[]state.Tag) { return v.Account, &v.Tags })
-	case "subnet":
-		return tag(tx, state.Subnets, id, account, "subnet", bad("InvalidSubnetID.NotFound", "The subnet ID '%s' does not exist", id), func(v *state.Subnet) (string, *[]state.Tag) { return v.Account, &v.Tags })
-	case "rtb":
-		return tag(tx, state.RouteTables, id, account, "route-table", bad("InvalidRouteTableID.NotFound", "The routeTable ID '%s' does not exist", id), func(v *state.RouteTable) (string, *[]state.Tag) { return v.Account, &v.Tags })
-	case "igw":
-		return tag(tx, state.InternetGateways, id, account, "internet-gateway", bad("InvalidInternetGatewayID.NotFound", "The internetGateway ID '%s' does not exist", id), func(v *state.InternetGateway) (string, *[]state.Tag) { return v.Account, &v.Tags })
-	case "sg":
-		return tag(tx, state.SecurityGroups, id, account, "security-group", noGroup(id), func(v *state.SecurityGroup) (string, *[]state.Tag) { return v.Account, &v.Tags })
-	case "eni":
-		return tag(tx, state.NetworkInterfaces, id, account, "network-interface", bad("InvalidNetworkInterfaceID.NotFound", "The networkInterface ID '%s' does not exist", id), func(v *state.NetworkInterface) (string, *[]state.Tag) { return v.Account, &v.Tags })
-	case "acl":
-		return tag(tx, state.NetworkACLs, id, account, "network-acl", bad("InvalidNetworkAclID.NotFound", "The networkAcl ID '%s' does not exist", id), func(v *state.NetworkACL) (string, *[]state.Tag) { return v.Account, &v.Tags })
-	case "dopt":
-		return tag(tx, state.DHCPOptionSets, id, account, "dhcp-options", bad("InvalidDhcpOptionID.NotFound", "The dhcpOption ID '%s' does not exist", id), func(v *state.DHCPOptions) (string, *[]state.Tag) { return v.Account, &v.Tags })
-	}
-	return tagged{}, missing
+// resources are all kinds of resources that have tags, in the order of their prefixes.
+var resources = []resource{
+	of("acl", "network-acl", state.NetworkACLs, noACL, func(v *state.NetworkACL) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("ami", "image", state.MachineImages, func(id string) error {
+		return bad("InvalidAMIID.NotFound", "The image id '[%s]' does not exist", id)
+	}, func(v *state.MachineImage) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("dopt", "dhcp-options", state.DHCPOptionSets, func(id string) error {
+		return bad("InvalidDhcpOptionID.NotFound", "The dhcpOption ID '%s' does not exist", id)
+	}, func(v *state.DHCPOptions) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("eigw", "egress-only-internet-gateway", state.EgressOnlyGateways, func(id string) error {
+		return bad("InvalidEgressOnlyInternetGatewayId.NotFound", "The eigw ID '%s' does not exist", id)
+	}, func(v *state.EgressOnlyGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("eipalloc", "elastic-ip", state.ElasticIPs, func(id string) error {
+		return bad("InvalidAllocationID.NotFound", "The allocation ID '%s' does not exist", id)
+	}, func(v *state.ElasticIP) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("eni", "network-interface", state.NetworkInterfaces, noInterface, func(v *state.NetworkInterface) (string, string, *[]state.Tag) {
+		return v.ID, v.Account, &v.Tags
+	}),
+	of("fl", "vpc-flow-log", state.FlowLogs, noFlowLog, func(v *state.FlowLog) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("i", "instance", state.Instances, func(id string) error {
+		return bad("InvalidInstanceID.NotFound", "The instance ID '%s' does not exist", id)
+	}, func(v *state.Instance) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("igw", "internet-gateway", state.InternetGateways, func(id string) error {
+		return bad("InvalidInternetGatewayID.NotFound", "The internetGateway ID '%s' does not exist", id)
+	}, func(v *state.InternetGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("key", "key-pair", state.KeyPairs, func(id string) error {
+		return bad("InvalidKeyPair.NotFound", "The key pair ID '%s' does not exist", id)
+	}, func(v *state.KeyPair) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("lt", "launch-template", state.LaunchTemplates, func(id string) error {
+		return bad("InvalidLaunchTemplateId.NotFound", "The specified launch template, with template ID %s, does not exist.", id)
+	}, func(v *state.LaunchTemplate) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("nat", "natgateway", state.NATGateways, func(id string) error {
+		return bad("NatGatewayNotFound", "The Nat Gateway %s was not found", id)
+	}, func(v *state.NATGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	{prefix: "pcx", kind: "vpc-peering-connection", missing: noPeering, find: findPeering, look: lookPeering, all: allPeerings},
+	of("pl", "prefix-list", state.PrefixLists, noPrefixList, func(v *state.PrefixList) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("rtb", "route-table", state.RouteTables, func(id string) error {
+		return bad("InvalidRouteTableID.NotFound", "The routeTable ID '%s' does not exist", id)
+	}, func(v *state.RouteTable) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("sg", "security-group", state.SecurityGroups, noGroup, func(v *state.SecurityGroup) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	{prefix: "sgr", kind: "security-group-rule", missing: noRule, find: findRule, look: lookRule, all: allRules},
+	of("subnet", "subnet", state.Subnets, func(id string) error {
+		return bad("InvalidSubnetID.NotFound", "The subnet ID '%s' does not exist", id)
+	}, func(v *state.Subnet) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("vpc", "vpc", state.VPCs, noVPC, func(v *state.VPC) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("vpce", "vpc-endpoint", state.Endpoints, noEndpoint, func(v *state.Endpoint) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 }
 
-func tag[T any](tx *store.Tx, t *store.Table[T], id, account string, kind api.ResourceType, missing error, of func(*T) (string, *[]state.Tag)) (tagged, error) {
-	v, ok := t.Get(tx, id)
+// of is the resource whose rows are those of a table.
+func of[T any](prefix string, kind api.ResourceType, t *store.Table[T], missing func(string) error, about func(*T) (id, account string, tags *[]state.Tag)) resource {
+	return resource{prefix: prefix, kind: kind, missing: missing,
+		find: func(tx *store.Tx, account, id string) (tagged, bool) {
+			v, ok := t.Get(tx, id)
+			if !ok {
+				// The key of a few tables is not the id.
+				for x := range t.All(tx) {
+					if have, owner, _ := about(x); have == id && owner == account {
+						v, ok = x, true
+					}
+				}
+			}
+			if !ok {
+				return tagged{}, false
+			}
+			_, owner, tags := about(v)
+			if owner != account {
+				return tagged{}, false
+			}
+			return tagged{*tags, func(ts []state.Tag) {
+				n := *v
+				_, _, p := about(&n)
+				*p = ts
+				t.Put(tx, &n)
+			}}, true
+		},
+		look: func(r store.Reader, id string) (string, []state.Tag, bool) {
+			v, ok := t.Get(r, id)
+			if !ok {
+				return "", nil, false
+			}
+			_, owner, tags := about(v)
+			return owner, *tags, true
+		},
+		all: func(r store.Reader, account string) iter.Seq2[string, []state.Tag] {
+			return func(yield func(string, []state.Tag) bool) {
+				for v := range t.All(r) {
+					if id, owner, tags := about(v); owner == account && !yield(id, *tags) {
+						return
+					}
+				}
+			}
+		}}
+}
+
+func findRule(tx *store.Tx, account, id string) (tagged, bool) {
+	for g := range state.SecurityGroups.By(tx, "account", account) {
+		i := slices.IndexFunc(g.Rules, func(r state.SecurityGroupRule) bool { return r.ID == id })
+		if i < 0 {
+			continue
+		}
+		state.SecurityGroups.Get(tx, g.ID) // what is found by an index is compared at commit only if it is read
+		return tagged{g.Rules[i].Tags, func(ts []state.Tag) {
+			now, ok := state.SecurityGroups.Get(tx, g.ID) // may carry what this call has set before
+			if !ok {
+				return
+			}
+			n := *now
+			n.Rules = slices.Clone(now.Rules)
+			n.Rules[i].Tags = ts
+			state.SecurityGroups.Put(tx, &n)
+		}}, true
+	}
+	return tagged{}, false
+}
+
+func lookRule(r store.Reader, id string) (string, []state.Tag, bool) {
+	for g := range state.SecurityGroups.All(r) {
+		for _, x := range g.Rules {
+			if x.ID == id {
+				return g.Account, x.Tags, true
+			}
+		}
+	}
+	return "", nil, false
+}
+
+func allRules(r store.Reader, account string) iter.Seq2[string, []state.Tag] {
+	return func(yield func(string, []state.Tag) bool) {
+		for g := range state.SecurityGroups.By(r, "account", account) {
+			for _, rule := range g.Rules {
+				if !yield(rule.ID, rule.Tags) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Each side of a peering connection has tags of its own for it.
+
+func findPeering(tx *store.Tx, account, id string) (tagged, bool) {
+	p, err := peeringOf(tx, account, id)
+	if err != nil {
+		return tagged{}, false
+	}
+	return tagged{peeringTags(p, account), func(ts []state.Tag) {
+		n := *p
+		if n.Account == account {
+			n.Tags = ts
+		} else {
+			n.PeerTags = ts
+		}
+		state.Peerings.Put(tx, &n)
+	}}, true
+}
+
+func lookPeering(r store.Reader, id string) (string, []state.Tag, bool) {
+	p, ok := state.Peerings.Get(r, id)
 	if !ok {
-		return tagged{}, missing
+		return "", nil, false
 	}
-	owner, tags := of(v)
-	if owner != account {
-		return tagged{}, missing
+	return p.Account, p.Tags, true
+}
+
+func allPeerings(r store.Reader, account string) iter.Seq2[string, []state.Tag] {
+	return func(yield func(string, []state.Tag) bool) {
+		for p := range state.Peerings.All(r) {
+			if sees(account, p) && !yield(p.ID, peeringTags(p, account)) {
+				return
+			}
+		}
 	}
-	return tagged{kind, *tags, func(ts []state.Tag) {
-		n := *v
-		_, p := of(&n)
-		*p = ts
-		t.Put(tx, &n)
-	}}, nil
+}
+
+// resourceOf is the kind of the resource with an id; ok false: no such kind.
+func resourceOf(id string) (resource, bool) {
+	prefix, _, dash := strings.Cut(id, "-")
+	i := slices.IndexFunc(resources, func(r resource) bool { return r.prefix == prefix })
+	if !dash || i < 0 {
+		return resource{}, false
+	}
+	return resources[i], true
+}
+
+// kindOf is the type of the resource with an id, as its ARN has it, or *.
+func kindOf(id string) string {
+	if r, ok := resourceOf(id); ok {
+		return string(r.kind)
+	}
+	return "*"
+}
+
+// taggable finds the resource with an id. Reading it makes the transaction depend on it.
+func taggable(tx *store.Tx, account, id string) (tagged, error) {
+	r, ok := resourceOf(id)
+	if !ok {
+		return tagged{}, bad("InvalidID", "The ID '%s' is not valid", id)
+	}
+	t, ok := r.find(tx, account, id)
+	if !ok {
+		return tagged{}, r.missing(id)
+	}
+	return t, nil
 }
 
 // CreateTags sets tags on resources.
@@ -117,57 +291,25 @@ func (e *EC2) DescribeTags(ctx context.Context, in *api.DescribeTagsInput) (*api
 		t    state.Tag
 	}
 	var rows []row
-	add := func(owner, id string, k api.ResourceType, ts []state.Tag) {
-		for _, t := range ts {
-			if owner == account {
-				rows = append(rows, row{id, k, t})
+	for _, r := range resources {
+		for id, tags := range r.all(snap, account) {
+			for _, t := range tags {
+				rows = append(rows, row{id, r.kind, t})
 			}
 		}
-	}
-	for v := range state.VPCs.All(snap) {
-		add(v.Account, v.ID, "vpc", v.Tags)
-	}
-	for v := range state.Subnets.All(snap) {
-		add(v.Account, v.ID, "subnet", v.Tags)
-	}
-	for v := range state.RouteTables.All(snap) {
-		add(v.Account, v.ID, "route-table", v.Tags)
-	}
-	for v := range state.InternetGateways.All(snap) {
-		add(v.Account, v.ID, "internet-gateway", v.Tags)
-	}
-	for v := range state.SecurityGroups.All(snap) {
-		add(v.Account, v.ID, "security-group", v.Tags)
-		for _, r := range v.Rules {
-			add(v.Account, r.ID, "security-group-rule", r.Tags)
-		}
-	}
-	for v := range state.NetworkInterfaces.All(snap) {
-		add(v.Account, v.ID, "network-interface", v.Tags)
-	}
-	for v := range state.NetworkACLs.All(snap) {
-		add(v.Account, v.ID, "network-acl", v.Tags)
-	}
-	for v := range state.DHCPOptionSets.All(snap) {
-		add(v.Account, v.ID, "dhcp-options", v.Tags)
 	}
 	id := func(r row) string { return r.id + "\x01" + r.t.Key }
 	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(id(a), id(b)) })
 	out, next, err := list(request{filters: in.Filters, max: in.MaxResults, token: in.NextToken}, kind[row, api.TagDescription]{
 		name: "tags", rows: slices.Values(rows), id: id,
 		missing: func(id string) error { return bad("InvalidID", "The ID '%s' is not valid", id) },
-		field: func(r row, name string) ([]string, bool) {
-			switch name {
-			case "key":
-				return one(r.t.Key), true
-			case "value":
-				return []string{r.t.Value}, true
-			case "resource-id":
-				return one(r.id), true
-			case "resource-type":
-				return one(string(r.kind)), true
-			}
-			return nil, false
+		// The filter tag:<key> is one of the pair itself.
+		tags: func(r row) []state.Tag { return []state.Tag{r.t} },
+		filters: filters[row]{
+			"key":           func(r row) []string { return one(r.t.Key) },
+			"value":         func(r row) []string { return []string{r.t.Value} },
+			"resource-id":   func(r row) []string { return one(r.id) },
+			"resource-type": func(r row) []string { return one(string(r.kind)) },
 		},
 		view: func(r row) api.TagDescription {
 			return api.TagDescription{Key: new(r.t.Key), Value: new(r.t.Value), ResourceId: new(r.id), ResourceType: r.kind}

@@ -124,6 +124,23 @@ func opt(s string) *string {
 	return &s
 }
 
+// some is a member that is left out if it is empty. It points into an object of
+// the store, which nobody changes.
+func some[T comparable](v *T) *T {
+	if *v == *new(T) {
+		return nil
+	}
+	return v
+}
+
+// when is some for times.
+func when(t *time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return t
+}
+
 func at(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

@@ -116,7 +116,7 @@ func (e *ECS) DescribeTasks(ctx context.Context, in *api.DescribeTasksInput) (*a
 		return nil, invalid("Tasks cannot exceed 100 elements")
 	}
 	tags := slices.Contains(in.Include, api.TaskFieldTags)
-	out := &api.DescribeTasksOutput{Tasks: []api.Task{}, Failures: []api.Failure{}}
+	out := &api.DescribeTasksOutput{Tasks: make([]api.Task, 0, len(in.Tasks)), Failures: []api.Failure{}}
 	return out, e.view(func(r store.Reader) error {
 		cluster, err := e.cluster(r, account, in.Cluster)
 		if err != nil {
@@ -203,22 +203,26 @@ func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListT
 // whether they were read back from the store.
 func sameDocument(a, b any) bool { return reflect.DeepEqual(a, b) }
 
+var (
+	architectureAttribute = "ecs.cpu-architecture"
+	arm64, x8664          = "arm64", "x86_64"
+)
+
 // architecture is what the task's node says of itself; before there is one, what
 // the definition asks for.
-func architecture(r store.Reader, t *state.Task) string {
-	const attribute = "ecs.cpu-architecture"
+func architecture(r store.Reader, t *state.Task) *string {
 	if i, ok := state.ContainerInstances.Get(r, t.Instance); ok {
 		for _, a := range i.Attributes {
-			if val(a.Name) == attribute && val(a.Value) != "" {
-				return *a.Value
+			if val(a.Name) == architectureAttribute && val(a.Value) != "" {
+				return a.Value
 			}
 		}
 	}
 	td, ok := state.TaskDefinitions.Get(r, t.TaskDefinition)
 	if ok && td.Doc.RuntimePlatform != nil && td.Doc.RuntimePlatform.CpuArchitecture == api.CPUArchitectureArm64 {
-		return "arm64"
+		return &arm64
 	}
-	return "x86_64"
+	return &x8664
 }
 
 // taskView is a task as the API shows it.
@@ -226,34 +230,34 @@ func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
 	v := api.Task{
 		TaskArn: &t.ARN, ClusterArn: &t.Cluster, TaskDefinitionArn: &t.TaskDefinition,
 		Attachments:           []api.Attachment{},
-		Attributes:            []api.Attribute{{Name: new("ecs.cpu-architecture"), Value: new(architecture(r, t))}},
-		AvailabilityZone:      opt(t.Zone),
-		CapacityProviderName:  opt(t.CapacityProvider),
+		Attributes:            []api.Attribute{{Name: &architectureAttribute, Value: architecture(r, t)}},
+		AvailabilityZone:      some(&t.Zone),
+		CapacityProviderName:  some(&t.CapacityProvider),
 		Connectivity:          api.Connectivity(t.Connectivity),
-		ConnectivityAt:        at(t.ConnectivityAt),
-		Containers:            []api.Container{},
-		Cpu:                   opt(t.CPU),
-		Memory:                opt(t.Memory),
-		CreatedAt:             at(t.CreatedAt),
+		ConnectivityAt:        when(&t.ConnectivityAt),
+		Containers:            make([]api.Container, 0, len(t.Containers)),
+		Cpu:                   some(&t.CPU),
+		Memory:                some(&t.Memory),
+		CreatedAt:             when(&t.CreatedAt),
 		DesiredStatus:         &t.DesiredStatus,
 		LastStatus:            &t.LastStatus,
 		EnableExecuteCommand:  &t.EnableExecuteCommand,
-		ExecutionStoppedAt:    at(t.ExecutionStoppedAt),
-		Group:                 opt(t.Group),
+		ExecutionStoppedAt:    when(&t.ExecutionStoppedAt),
+		Group:                 some(&t.Group),
 		HealthStatus:          api.HealthStatus(cmp.Or(t.Health, "UNKNOWN")),
 		InferenceAccelerators: []api.InferenceAccelerator{},
 		LaunchType:            api.LaunchType(t.LaunchType),
 		Overrides:             overridesView(t),
-		PlatformVersion:       opt(t.PlatformVersion),
-		PlatformFamily:        opt(t.PlatformFamily),
-		PullStartedAt:         at(t.PullStartedAt),
-		PullStoppedAt:         at(t.PullStoppedAt),
-		StartedAt:             at(t.StartedAt),
-		StartedBy:             opt(t.StartedBy),
+		PlatformVersion:       some(&t.PlatformVersion),
+		PlatformFamily:        some(&t.PlatformFamily),
+		PullStartedAt:         when(&t.PullStartedAt),
+		PullStoppedAt:         when(&t.PullStoppedAt),
+		StartedAt:             when(&t.StartedAt),
+		StartedBy:             some(&t.StartedBy),
 		StopCode:              api.TaskStopCode(t.StopCode),
-		StoppedReason:         opt(t.StoppedReason),
-		StoppingAt:            at(t.StoppingAt),
-		StoppedAt:             at(t.StoppedAt),
+		StoppedReason:         some(&t.StoppedReason),
+		StoppingAt:            when(&t.StoppingAt),
+		StoppedAt:             when(&t.StoppedAt),
 		Tags:                  []api.Tag{},
 		Version:               &t.Version,
 	}
@@ -261,7 +265,7 @@ func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
 		v.Tags = tagView(t.Tags)
 	}
 	if t.LaunchType != string(api.LaunchTypeFargate) {
-		v.ContainerInstanceArn = opt(t.Instance)
+		v.ContainerInstanceArn = some(&t.Instance)
 	} else if t.EphemeralStorageGiB > 0 {
 		size := num(t.EphemeralStorageGiB)
 		v.EphemeralStorage = &api.EphemeralStorage{SizeInGiB: size}
@@ -283,10 +287,10 @@ func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
 		c := &t.Containers[i]
 		cv := api.Container{
 			ContainerArn: &c.ARN, TaskArn: &t.ARN, Name: &c.Name, Image: &c.Image,
-			ImageDigest: opt(c.ImageDigest), RuntimeId: opt(c.RuntimeID), LastStatus: &c.LastStatus,
-			Reason: opt(c.Reason), NetworkBindings: list(c.Bindings), NetworkInterfaces: interfaces,
+			ImageDigest: some(&c.ImageDigest), RuntimeId: some(&c.RuntimeID), LastStatus: &c.LastStatus,
+			Reason: some(&c.Reason), NetworkBindings: list(c.Bindings), NetworkInterfaces: interfaces,
 			HealthStatus: api.HealthStatus(cmp.Or(c.Health, "UNKNOWN")),
-			Cpu:          opt(c.CPU), Memory: opt(c.Memory), MemoryReservation: opt(c.MemoryReservation),
+			Cpu:          some(&c.CPU), Memory: some(&c.Memory), MemoryReservation: some(&c.MemoryReservation),
 		}
 		if c.ExitCode != nil {
 			cv.ExitCode = num(*c.ExitCode)
@@ -305,7 +309,7 @@ func overridesView(t *state.Task) *api.TaskOverride {
 	}
 	v.InferenceAcceleratorOverrides = list(v.InferenceAcceleratorOverrides)
 	if v.ContainerOverrides == nil {
-		v.ContainerOverrides = []api.ContainerOverride{}
+		v.ContainerOverrides = make([]api.ContainerOverride, 0, len(t.Containers))
 		for i := range t.Containers {
 			v.ContainerOverrides = append(v.ContainerOverrides, api.ContainerOverride{Name: &t.Containers[i].Name})
 		}

@@ -40,6 +40,12 @@ var owners = map[string]func(r store.Reader, key string) string{
 			if e, ok := NetworkInterfaces.Get(r, l.ENI); ok {
 				return e.Account
 			}
+			if e, ok := ElasticIPs.Get(r, l.Owner); ok {
+				return e.Account
+			}
+			if v, ok := VPCs.Get(r, l.Owner); ok {
+				return v.Account
+			}
 			if s, ok := Subnets.Get(r, l.Scope); ok {
 				return s.Account
 			}

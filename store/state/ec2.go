@@ -16,7 +16,8 @@ type VPC struct {
 	Default                  bool
 	Tenancy                  string // default or dedicated
 	DNSSupport, DNSHostnames bool
-	DHCPOptions              string
+	DHCPOptions              string // "" is no set at all: AWS's name for that is default
+	AddressMetrics           bool   // enableNetworkAddressUsageMetrics
 	Tags                     []Tag
 	CreatedAt                time.Time
 }
@@ -39,6 +40,8 @@ type Subnet struct {
 	IPv6                []IPv6Block // one at most
 	MapPublicIPOnLaunch bool
 	AssignIPv6          bool   // to interfaces, as they are made
+	HostnameType        string // ip-name (also "") or resource-name
+	RecordA, RecordAAAA bool   // DNS records for resource names
 	NetworkACL          string // "" until one is chosen: the VPC's default one
 	ACLAssociation      string // aclassoc-…
 	DefaultForZone      bool
@@ -58,6 +61,7 @@ type RouteTable struct {
 	Main             bool
 	MainAssociation  string
 	Routes           []Route // without the local routes, which follow the VPC's CIDRs
+	ClientToken      string
 	Tags             []Tag
 	CreatedAt        time.Time
 }
@@ -91,6 +95,7 @@ var InternetGateways = store.NewTable("igw", func(g *InternetGateway) string { r
 type SecurityGroup struct {
 	ID, Account, VPC  string
 	Name, Description string
+	VPCs              []string // further VPCs of the account whose interfaces may carry it
 	Rules             []SecurityGroupRule
 	Tags              []Tag
 	CreatedAt         time.Time
@@ -104,6 +109,7 @@ type SecurityGroupRule struct {
 	From, To    int          // ports, or ICMP type and code; -1 for all
 	CIDR        netip.Prefix // IPv4 or IPv6
 	Group       string       // of this VPC or of a peer
+	GroupOwner  string       `json:",omitempty"` // account of Group, "" if it is the rule's own
 	PrefixList  string
 	Description string
 	Tags        []Tag
@@ -144,6 +150,8 @@ type NetworkInterface struct {
 	AttachmentID                   string               // eni-attach-…
 	Attachment                     *InterfaceAttachment // to an instance
 	PrivateDNSName                 string
+	Tracking                       *ConnectionTracking `json:",omitempty"`
+	ClientToken                    string              `json:",omitempty"` // of CreateNetworkInterface
 	Tags                           []Tag
 	CreatedAt                      time.Time
 
@@ -167,6 +175,32 @@ type InterfaceAttachment struct {
 	Device              int    // 0 is eth0
 	DeleteOnTermination bool
 	AttachedAt          time.Time
+	// Detaching: the node must take the interface out of its kernel. Once it
+	// says that nothing is left, the interface is free, with its addresses.
+	Detaching bool `json:",omitempty"`
+}
+
+// ConnectionTracking are the idle times of an interface, in seconds; 0 is the default one.
+type ConnectionTracking struct {
+	TCP, UDPStream, UDP int
+}
+
+// Leaving reports whether the node must have nothing of the interface any more.
+func (e *NetworkInterface) Leaving() bool {
+	return e.Deleting || e.Attachment != nil && e.Attachment.Detaching
+}
+
+// Left is the row after the node said that nothing of the interface is left: one
+// that is to be deleted goes, one that is detached is free.
+func (e *NetworkInterface) Left() *NetworkInterface {
+	n := *e
+	n.Attached = false
+	// Only what was asked to go may be gone for good.
+	n.Removed = e.Deleting
+	if !e.Deleting && e.Leaving() {
+		n.Attachment, n.AttachmentID, n.Node = nil, "", ""
+	}
+	return &n
 }
 
 // NetworkInterfaces is keyed by id.
@@ -193,16 +227,20 @@ var NetworkInterfaces = store.NewTable("eni", func(e *NetworkInterface) string {
 // AddressLease makes an address unique: the key is the subnet (or "public")
 // and the address, so two writers can never hand out the same one.
 type AddressLease struct {
-	Scope   string // subnet id, or PublicScope
+	Scope   string // subnet id, or one of those below
 	Address netip.Addr
-	ENI     string
+	ENI     string // the interface it goes with, or
+	Owner   string `json:",omitempty"` // eipalloc-… or vpc-…: it stays when no interface has it
 }
 
-// PublicScope is the scope of the region's public addresses.
-const PublicScope = "public"
+// Scopes of what is no subnet's.
+const (
+	PublicScope = "public" // the region's public addresses
+	IPv6Scope   = "ipv6"   // base addresses of the IPv6 ranges of VPCs, whose Owner is the VPC
+)
 
 // AddressLeases is keyed by scope/address.
-var AddressLeases = store.NewTable("lease", func(l *AddressLease) string { return l.Scope + "/" + l.Address.String() },
+var AddressLeases = store.NewTable("lease", func(l *AddressLease) string { return LeaseKey(l.Scope, l.Address) },
 	store.Index("scope", func(l *AddressLease) []string { return []string{l.Scope} }))
 
 // NetworkACL is a subnet's stateless filter.
@@ -210,6 +248,7 @@ type NetworkACL struct {
 	ID, Account, VPC string
 	Default          bool
 	Entries          []ACLEntry // without the last one, *, that denies; in the order of direction and number
+	ClientToken      string     `json:",omitempty"` // of CreateNetworkAcl
 	Tags             []Tag
 	CreatedAt        time.Time
 }
@@ -231,6 +270,7 @@ var NetworkACLs = store.NewTable("acl", func(a *NetworkACL) string { return a.ID
 // DHCPOptions is a DHCP option set.
 type DHCPOptions struct {
 	ID, Account string
+	Default     bool // what the account began with: new VPCs have it
 	Values      []DHCPValue
 	Tags        []Tag
 }
@@ -249,3 +289,23 @@ type GroupName struct{ VPC, Name, Group string }
 
 // GroupNames is keyed by vpc/name.
 var GroupNames = store.NewTable("sgname", func(n *GroupName) string { return n.VPC + "/" + n.Name })
+
+// OpenACL are the entries that AWS gives the default ACL of a VPC: all may pass.
+func OpenACL(six bool) (es []ACLEntry) {
+	for _, egress := range []bool{false, true} {
+		es = append(es, ACLEntry{Number: 100, Egress: egress, Allow: true, Protocol: -1, From: -1, To: -1, CIDR: netip.PrefixFrom(netip.IPv4Unspecified(), 0)})
+		if six {
+			es = append(es, ACLEntry{Number: 101, Egress: egress, Allow: true, Protocol: -1, From: -1, To: -1, CIDR: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+		}
+	}
+	return es
+}
+
+// Numbered are the ACL's entries. A default ACL that nobody has changed has no
+// entries in its row: it is open.
+func (a *NetworkACL) Numbered() []ACLEntry {
+	if a.Default && a.Entries == nil {
+		return OpenACL(true)
+	}
+	return a.Entries
+}

@@ -15,6 +15,7 @@ type ElasticIP struct {
 	Association string // eipassoc-…, "" while it is free
 	ENI         string // "" while it is free
 	Private     netip.Addr
+	Reverse     string // domain name that its owner wants for it
 	Tags        []Tag
 	CreatedAt   time.Time
 }
@@ -34,8 +35,17 @@ type NATGateway struct {
 	State                    string // pending, failed, available, deleting, deleted
 	FailureCode, Failure     string
 	ENI                      string
+	Addresses                []NATAddress // the first is the primary one; they stay shown when the interface is gone
+	ClientToken              string
 	Tags                     []Tag
 	CreatedAt, DeletedAt     time.Time
+}
+
+// NATAddress is an address of a NAT gateway.
+type NATAddress struct {
+	Private                 netip.Addr
+	Public                  netip.Addr // invalid: none
+	Allocation, Association string     // of Public
 }
 
 // NATGateways is keyed by id. A deleted one stays about an hour, as AWS shows it.
@@ -46,6 +56,7 @@ var NATGateways = store.NewTable("nat", func(n *NATGateway) string { return n.ID
 // EgressOnlyGateway lets IPv6 out and only replies in.
 type EgressOnlyGateway struct {
 	ID, Account, VPC string // eigw-…
+	ClientToken      string
 	Tags             []Tag
 	CreatedAt        time.Time
 }
@@ -63,7 +74,20 @@ type Peering struct {
 	RequesterDNS         bool   // options: resolve names of the other side to private addresses
 	AccepterDNS          bool
 	Tags                 []Tag
+	PeerTags             []Tag `json:",omitempty"` // that the accepter has given it
 	CreatedAt, EndedAt   time.Time
+}
+
+// PeeringLife is how long a request for peering may be accepted.
+const PeeringLife = 7 * 24 * time.Hour
+
+// Now is the connection's status at a time: a request that nobody has accepted
+// in time has expired.
+func (p *Peering) Now(t time.Time) string {
+	if p.Status == "pending-acceptance" && !t.Before(p.CreatedAt.Add(PeeringLife)) {
+		return "expired"
+	}
+	return p.Status
 }
 
 // Peerings is keyed by id.
@@ -77,6 +101,8 @@ type PrefixList struct {
 	MaxEntries        int
 	Version           int
 	Versions          []PrefixListVersion // the last is the current one
+	State             string              // create-complete, modify-complete, restore-complete
+	ClientToken       string              `json:",omitempty"` // of CreateManagedPrefixList
 	Tags              []Tag
 	CreatedAt         time.Time
 }
@@ -117,6 +143,9 @@ type Endpoint struct {
 	Subnets, Groups  []string
 	RouteTables      []string
 	PrivateDNS       bool
+	AddressType      string // ipv4
+	ClientToken      string `json:",omitempty"`
+	Failure          string // why it failed
 	Tags             []Tag
 	CreatedAt        time.Time
 }
@@ -136,6 +165,7 @@ type FlowLog struct {
 	Interval    int    // seconds: 60 or 600
 	Deliver     string // SUCCESS or FAILED, as the last delivery went
 	DeliverErr  string
+	ClientToken string `json:",omitempty"`
 	Tags        []Tag
 	CreatedAt   time.Time
 }

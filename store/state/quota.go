@@ -42,6 +42,13 @@ var quotaDefaults = map[string]int{
 	"ecs/fargate-vcpus":                   4_000,
 	"ecs/fargate-spot-vcpus":              4_000,
 
+	"ec2/instances":                1_000,
+	"ec2/key-pairs":                5_000,
+	"ec2/images":                   50_000,
+	"ec2/launch-templates":         5_000,
+	"ec2/launch-template-versions": 10_000,
+	"ssm/parameters":               10_000,
+
 	"iam/users":                           5_000,
 	"iam/groups":                          300,
 	"iam/roles":                           1_000,
@@ -68,8 +75,28 @@ var quotaDefaults = map[string]int{
 	"iam/user-policy-size":                2_048,
 	"iam/group-policy-size":               5_120,
 	"iam/role-policy-size":                10_240,
+	"vpc/vpcs":                            5,
+	"vpc/subnets-per-vpc":                 200,
+	"vpc/ipv4-cidrs-per-vpc":              5,
+	"vpc/ipv6-cidrs-per-vpc":              5,
+	"vpc/route-tables-per-vpc":            200,
+	"vpc/routes-per-table":                500,
+	"vpc/internet-gateways":               5,
+	"vpc/egress-only-gateways":            5,
+	"vpc/nat-gateways-per-zone":           5,
+	"vpc/elastic-ips":                     5,
+	"vpc/addresses-per-nat-gateway":       8,
 	"vpc/security-groups":                 2_500,
-	"vpc/rules-per-security-group":        60, // per direction and address family
+	"vpc/rules-per-security-group":        60,    // per direction and address family
+	"vpc/network-interfaces":              5_000, // per zone
+	"vpc/network-acls-per-vpc":            200,
+	"vpc/rules-per-network-acl":           20, // per direction and address family
+	"vpc/prefix-lists":                    100,
+	"vpc/prefix-list-entries":             1_000,
+	"vpc/peerings-per-vpc":                50,
+	"vpc/pending-peerings":                25,
+	"vpc/interface-endpoints-per-vpc":     50,
+	"vpc/flow-logs-per-resource":          2,
 	"logs/groups":                         1_000_000,
 	"logs/metric-filters-per-group":       100,
 	"logs/regexp-filters-per-group":       5,

@@ -13,6 +13,7 @@ type Region struct {
 	Account    string       // the account that bootstrap made, 12 digits
 	ShortID    string       // prefix of everything the region owns in a kernel, 6 hex digits
 	PublicPool netip.Prefix // addresses that the internet gateway hands out
+	IPv6Pool   netip.Prefix // /32 of which VPCs get their /56
 	Zones      []Zone
 	CreatedAt  time.Time
 }
