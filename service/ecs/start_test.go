@@ -487,3 +487,52 @@ func TestWaitForCapacity(t *testing.T) {
 		}
 	}
 }
+
+// TestRebalance: once a service is steady its tasks come to lie evenly in zones,
+// by one that starts before another stops.
+func TestRebalance(t *testing.T) {
+	b := newBench(t)
+	b.register(boxDefinition)
+	b.host("us-east-1a", "t3.medium")
+	b.host("us-east-1a", "t3.medium")
+	try(b, b.CreateService, read[api.CreateServiceInput](t, `{"serviceName":"web","taskDefinition":"box","desiredCount":4}`))
+	b.play(3, nil)
+	zones := func() map[string]int {
+		out := map[string]int{}
+		for x := range state.Tasks.By(b.db.Snapshot(), "service", prefix+"service/default/web") {
+			if x.LastStatus == state.Running && x.DesiredStatus == state.Running {
+				out[x.Zone]++
+			}
+		}
+		return out
+	}
+	if z := zones(); z["us-east-1a"] != 4 {
+		t.Fatalf("%v", z)
+	}
+	b.host("us-east-1b", "t3.medium")
+	for range 12 {
+		b.play(1, nil)
+		if z := zones(); z["us-east-1a"]+z["us-east-1b"] < 4 {
+			t.Errorf("fewer than wanted run: %v", z)
+		}
+	}
+	if z := zones(); z["us-east-1a"] != 2 || z["us-east-1b"] != 2 {
+		t.Errorf("%v", z)
+	}
+	events := strings.Join(b.said("web"), "\n")
+	for _, want := range []string{
+		"(service web) is not AZ balanced with 4 tasks in us-east-1a, 0 tasks in us-east-1b. AZ Rebalancing in progress.",
+		"(service web) has started 1 tasks in us-east-1b to AZ Rebalance: (task ",
+		"(service web) is AZ balanced with 2 tasks in us-east-1a, 2 tasks in us-east-1b.",
+	} {
+		if !strings.Contains(events, want) {
+			t.Errorf("never said: %s\n%s", want, events)
+		}
+	}
+	// A zone that can take none is left alone.
+	n := len(b.said("web"))
+	b.play(3, nil)
+	if m := len(b.said("web")); m != n {
+		t.Errorf("%q", b.said("web")[:m-n])
+	}
+}

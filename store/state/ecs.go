@@ -287,6 +287,8 @@ type Service struct {
 	Protection  Said      // which protected tasks a deployment or a scaling in waits for
 	SaidNoRoom  Said      // that the account's vCPUs are used up
 	SaidNoPlace Said      // why no container instance takes a task
+	Rebalancing bool      // one task more than desired runs, or is to, in a zone that has too few
+	SaidBalance Said      // how its tasks lie in zones
 	SaidBlocked bool      // the "unable to stop or start" event was said for this cause
 	Wake        time.Time // when the deploy controller must look again
 }
