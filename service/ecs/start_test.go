@@ -536,3 +536,49 @@ func TestRebalance(t *testing.T) {
 		t.Errorf("%q", b.said("web")[:m-n])
 	}
 }
+
+// TestNetworkModes: what a network mode does not have is refused where AWS
+// refuses it, and what a registration leaves out is filled in by the mode.
+func TestNetworkModes(t *testing.T) {
+	b := newBench(t)
+	b.host("us-east-1a", "t3.medium")
+	define := func(mode, container string) *api.RegisterTaskDefinitionInput {
+		return read[api.RegisterTaskDefinitionInput](t, `{"family":"x","networkMode":"`+mode+`","containerDefinitions":[{"name":"a","image":"x","memory":64,`+container+`},{"name":"b","image":"x","memory":64}]}`)
+	}
+	const ce, bad = "ClientException: ", "ClientException: Invalid setting for container 'a'. "
+	for _, c := range []struct{ mode, container, want string }{
+		{"awsvpc", `"portMappings":[{"containerPort":80,"hostPort":81}]`, ce + "When networkMode=awsvpc, the host ports and container ports in port mappings must match."},
+		{"host", `"portMappings":[{"containerPort":80,"hostPort":81}]`, ce + "When networkMode=host, the host ports and container ports in port mappings must match."},
+		{"none", `"portMappings":[{"containerPort":80}]`, ce + "Port mappings are not supported when networkMode=none."},
+		{"awsvpc", `"links":["b"]`, ce + "Links are not supported when networkMode=awsvpc."},
+		{"host", `"links":["b"]`, ce + "Links are not supported when networkMode=host."},
+		{"none", `"links":["b"]`, ce + "Links are not supported when networkMode=none."},
+		{"host", `"portMappings":[{"containerPortRange":"80-90"}]`, bad + "'containerPortRange' is not supported when networkMode=host."},
+		{"bridge", `"portMappings":[{"containerPortRange":"80-90","hostPort":80}]`, bad + "'containerPortRange' excludes 'containerPort' and 'hostPort'."},
+		{"bridge", `"portMappings":[{"containerPortRange":"90-80"}]`, bad + "Invalid 'containerPortRange': 90-80."},
+		{"bridge", `"portMappings":[{"hostPort":80}]`, bad + "A port mapping must have a 'containerPort' or a 'containerPortRange'."},
+		{"awsvpc", `"extraHosts":[{"hostname":"x","ipAddress":"10.0.0.1"}]`, ce + "Extra hosts are not supported on container when networkMode=awsvpc"},
+	} {
+		refuse(b, b.RegisterTaskDefinition, define(c.mode, c.container), c.want)
+	}
+	for mode, want := range map[string]int32{"bridge": 0, "host": 80, "awsvpc": 80} {
+		d := try(b, b.RegisterTaskDefinition, define(mode, `"portMappings":[{"containerPort":80}]`)).TaskDefinition
+		if p := d.ContainerDefinitions[0].PortMappings[0]; *p.HostPort != want || p.Protocol != "tcp" {
+			t.Errorf("%s: %s", mode, pretty(p))
+		}
+	}
+	const network = `"networkConfiguration":{"awsvpcConfiguration":{"subnets":["subnet-1"]}}`
+	const ip = "InvalidParameterException: "
+	for _, mode := range []string{"bridge", "host", "none", "awsvpc"} {
+		try(b, b.RegisterTaskDefinition, define(mode, `"cpu":1`))
+		given, want := ","+network, ip+"Network Configuration is not valid for the given networkMode of this task definition."
+		if mode == "awsvpc" {
+			given, want = "", ip+"Network Configuration must be provided when networkMode 'awsvpc' is specified."
+		}
+		refuse(b, b.RunTask, read[api.RunTaskInput](t, `{"taskDefinition":"x"`+given+`}`), want)
+		refuse(b, b.CreateService, read[api.CreateServiceInput](t, `{"serviceName":"s","desiredCount":1,"taskDefinition":"x"`+given+`}`), want)
+		if mode != "awsvpc" {
+			refuse(b, b.RunTask, read[api.RunTaskInput](t, `{"taskDefinition":"x","launchType":"FARGATE"}`), ip+"Task definition does not support launch_type FARGATE.")
+		}
+	}
+}
