@@ -54,7 +54,7 @@ func (b *bench) network(cidr, subnet string) (vpc, sub string) {
 	return vpc, *try(b, b.CreateSubnet, `{"VpcId":"`+vpc+`","CidrBlock":"`+subnet+`"}`).Subnet.SubnetId
 }
 
-func (b *bench) eni(subnet string) *state.NetworkInterface {
+func (b *bench) interfaceRow(subnet string) *state.NetworkInterface {
 	b.Helper()
 	var made *state.NetworkInterface
 	b.put(func(tx *store.Tx) {
@@ -209,7 +209,7 @@ func TestVpcCidrs(t *testing.T) {
 	vpc, subnet := b.network("10.0.0.0/16", "10.0.1.0/24")
 	in := func(rest string) string { return `{"VpcId":"` + vpc + `",` + rest + `}` }
 	table := *try(b, b.CreateRouteTable, `{"VpcId":"`+vpc+`"}`).RouteTable.RouteTableId
-	eni := b.eni(subnet)
+	eni := b.interfaceRow(subnet)
 	try(b, b.CreateRoute, `{"RouteTableId":"`+table+`","DestinationCidrBlock":"10.9.0.0/24","NetworkInterfaceId":"`+eni.ID+`"}`)
 	for cidr, want := range map[string]string{
 		"10.0.128.0/20":  "InvalidVpc.Range: The CIDR '10.0.128.0/20' overlaps with the CIDR '10.0.0.0/16' of the VPC.",
@@ -314,7 +314,7 @@ func TestSubnets(t *testing.T) {
 		*got.Ipv6CidrBlockAssociationSet[0].AssociationId != *six.AssociationId {
 		t.Errorf("%+v", got)
 	}
-	eni := b.eni(*s.SubnetId)
+	eni := b.interfaceRow(*s.SubnetId)
 	if len(eni.IPv6) != 1 || !netip.MustParsePrefix("fdaa:bbcc:0:7::/64").Contains(eni.IPv6[0]) {
 		t.Errorf("%+v", eni.IPv6)
 	}
@@ -342,7 +342,7 @@ func TestSubnets(t *testing.T) {
 		t.Errorf("%d are free beside the reservation", *got.AvailableIpAddressCount)
 	}
 	for range 4 {
-		if a := b.eni(*s.SubnetId).Address; netip.MustParsePrefix("10.0.2.8/29").Contains(a) {
+		if a := b.interfaceRow(*s.SubnetId).Address; netip.MustParsePrefix("10.0.2.8/29").Contains(a) {
 			t.Errorf("%s is reserved", a)
 		}
 	}
@@ -389,7 +389,7 @@ func TestRoutes(t *testing.T) {
 	eip := *try(b, b.AllocateAddress, `{}`).AllocationId
 	nat := *try(b, b.CreateNatGateway, `{"SubnetId":"`+subnet+`","AllocationId":"`+eip+`"}`).NatGateway.NatGatewayId
 	eigw := *try(b, b.CreateEgressOnlyInternetGateway, `{"VpcId":"`+vpc+`"}`).EgressOnlyInternetGateway.EgressOnlyInternetGatewayId
-	eni := b.eni(subnet)
+	eni := b.interfaceRow(subnet)
 	b.put(func(tx *store.Tx) {
 		state.Instances.Put(tx, &state.Instance{ID: "i-1", Account: account, VPC: vpc, Subnet: subnet, State: "running"})
 		n := *eni
@@ -530,7 +530,7 @@ func TestElasticIPs(t *testing.T) {
 	if *one.PublicIp == *two.PublicIp || *one.PublicIpv4Pool != "amazon" || *one.NetworkBorderGroup != "eu-west-1" || one.Domain != "vpc" {
 		t.Errorf("%+v %+v", one, two)
 	}
-	x, y := b.eni(subnet), b.eni(subnet)
+	x, y := b.interfaceRow(subnet), b.interfaceRow(subnet)
 	b.put(func(tx *store.Tx) {
 		// y has a passing address and a further private one.
 		n := *y
@@ -726,7 +726,7 @@ func TestNATGateways(t *testing.T) {
 	// A subnet without room.
 	_, small := b.network("10.2.0.0/16", "10.2.0.0/28")
 	for range 11 {
-		b.eni(small)
+		b.interfaceRow(small)
 	}
 	full := *try(b, b.CreateNatGateway, `{"SubnetId":"`+small+`","ConnectivityType":"private"}`).NatGateway.NatGatewayId
 	if g := show(full); g.State != "failed" || *g.FailureCode != "InsufficientFreeAddressesInSubnet" {
