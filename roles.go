@@ -90,6 +90,7 @@ func nodeRole(ctx context.Context, o cli.RoleOptions) error {
 		Name: name, Server: l.socket(), Layout: l.nodeLayout(), Binary: binary, Containerd: o.Containerd, Log: newLog("node"),
 		OCIRuntime:     os.Getenv(runtimeVariable),
 		ContainerdArgs: roleArgs("containerd", l, "", o.HealthyAfter), AgentArgs: roleArgs("agent", l, o.Containerd, o.HealthyAfter),
+		Instances: instances(l.nodeLayout(), binary, append(roleArgs("agent", l, o.Containerd, o.HealthyAfter), "--")),
 	})
 }
 
@@ -144,6 +145,9 @@ func agentRole(ctx context.Context, o cli.RoleOptions) error {
 		return err
 	}
 	n := l.nodeLayout()
+	if len(o.Args) == 1 {
+		return instanceAgent(ctx, n, o.Args[0])
+	}
 	a, err := node.LoadAgentSettings(n.AgentSettings())
 	if err != nil {
 		return err

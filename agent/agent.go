@@ -53,6 +53,7 @@ type Config struct {
 	CPU, Memory          int             // what the instance offers: CPU units, MiB
 	Zone                 string          // shown to tasks whose payload names none
 	Instance             *Instance       // nil: Fargate's hidden agent
+	Registration         *Registration   // what a real instance says of itself beside
 	CleanupWait          time.Duration   // how long a stopped task's containers are kept
 	Log                  *slog.Logger    // required
 }
@@ -166,6 +167,9 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		if arn == "" {
 			return nil // ctx is done
+		}
+		if err := cfg.Registration.keep(arn); err != nil {
+			return err
 		}
 		instance := session.Instance{Cluster: cfg.Cluster, ARN: arn, API: client, Creds: self}
 		endpoints := session.NewEndpoints(instance)
@@ -362,6 +366,7 @@ func registration(cfg Config) *ecs.RegisterContainerInstanceInput {
 		ecs.Attribute{Name: new("ecs.os-type"), Value: new("linux")},
 		ecs.Attribute{Name: new("ecs.os-family"), Value: new("LINUX")},
 		ecs.Attribute{Name: new("ecs.cpu-architecture"), Value: new(architecture)})
+	cfg.Registration.complete(in)
 	return in
 }
 

@@ -298,6 +298,9 @@ func (s *session) network(snap *store.Snapshot, t *state.Task, in *compile.Input
 	if v, ok := state.VPCs.Get(snap, e.VPC); ok && v.DNSSupport && len(v.CIDRs) > 0 {
 		in.Resolver = resolver(v.CIDRs[0])
 		in.Domain = Domain(in.Region)
+		if _, ok := state.DHCPOptionSets.Get(snap, v.DHCPOptions); ok {
+			in.Domain, in.Nameservers = dhcp(snap, v)
+		}
 	}
 	return true
 }

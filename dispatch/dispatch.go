@@ -42,6 +42,9 @@ type Config struct {
 	// NodeRole is the ARN of the role that nodes' agents run as, NodeService the
 	// principal that its trust policy names.
 	NodeRole, NodeService string
+	// Flows gets the windows of flows that a node reports, once each, in order.
+	// It must not wait for anything but a disk. Nil drops them.
+	Flows func(ctx context.Context, node string, windows []fabric.FlowWindow)
 }
 
 // Server answers the agents' and the nodes' connections.

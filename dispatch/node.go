@@ -8,11 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
-	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/coder/websocket"
@@ -27,6 +26,9 @@ import (
 // FargateCluster names the cluster that nodes' hidden instances are in. No API shows it.
 const FargateCluster = "berth-fargate"
 
+// maxReport bounds a frame of a node: a window of flows.
+const maxReport = 32 << 20
+
 // serveNode is one node's stream: it gets the networks, and says what became
 // of its interfaces.
 func (s *Server) serveNode(ctx context.Context, w http.ResponseWriter, r *http.Request) {
@@ -35,6 +37,7 @@ func (s *Server) serveNode(ctx context.Context, w http.ResponseWriter, r *http.R
 		s.Log.Warn("node upgrade", "err", err)
 		return
 	}
+	c.SetReadLimit(maxReport)
 	err = s.node(ctx, c)
 	finish(c, err)
 	if !ended(err) {
@@ -58,7 +61,7 @@ func (s *Server) node(ctx context.Context, c *websocket.Conn) error {
 	log := s.Log.With("node", hello.Name)
 	log.Info("node connected", "cpu", hello.CPU, "memory", hello.Memory)
 	st := &stream{Server: s, conn: c, node: hello.Name, instance: instance, log: log,
-		vpcs: map[string]fabric.VPC{}, groups: map[string]fabric.SecurityGroup{}, enis: map[string]fabric.Interface{}}
+		inst: newInstanceState(), vpcs: map[string]fabric.VPC{}, groups: map[string]fabric.SecurityGroup{}, enis: map[string]fabric.Interface{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return st.follow(gctx) })
 	g.Go(func() error { return st.reports(gctx) })
@@ -115,17 +118,28 @@ type stream struct {
 	vpcs   map[string]fabric.VPC
 	groups map[string]fabric.SecurityGroup
 	enis   map[string]fabric.Interface
+	inst   instanceState
 }
 
 func (s *stream) follow(ctx context.Context) error {
-	w := s.DB.Watch(state.Regions, state.VPCs, state.Subnets, state.RouteTables, state.InternetGateways, state.SecurityGroups, state.NetworkInterfaces)
+	tables := append(slices.Clone(networkTables), state.SecurityGroups, state.NetworkInterfaces, state.FlowLogs)
+	for _, t := range instanceTables {
+		if !slices.Contains(tables, t) {
+			tables = append(tables, t)
+		}
+	}
+	w := s.DB.Watch(tables...)
 	defer w.Close()
 	var renew time.Time
 	first := true
 	for {
 		wait, cancel := ctx, context.CancelFunc(func() {})
-		if !renew.IsZero() {
-			wait, cancel = context.WithTimeout(ctx, max(renew.Sub(s.Now()), time.Millisecond))
+		until := renew
+		if at := s.inst.renew(); !at.IsZero() && at.Before(until) {
+			until = at
+		}
+		if !until.IsZero() {
+			wait, cancel = context.WithTimeout(ctx, max(until.Sub(s.Now()), time.Millisecond))
 		}
 		snap, changes, err := w.Next(wait)
 		cancel()
@@ -135,10 +149,14 @@ func (s *stream) follow(ctx context.Context) error {
 			return ctx.Err()
 		case errors.Is(err, context.DeadlineExceeded):
 			snap = s.DB.Snapshot()
+			s.instances(snap, first, &d)
 		case err != nil:
 			return fmt.Errorf("watch networks: %w", err)
 		default:
 			d = s.difference(snap, changes)
+			if changes.Has(instanceTables...) {
+				s.instances(snap, first, &d)
+			}
 		}
 		d.Revision = snap.Revision()
 		if first {
@@ -153,7 +171,7 @@ func (s *stream) follow(ctx context.Context) error {
 			}
 			d.Agent, renew = a, s.Now().Add(credentialsLife/2)
 		}
-		if d.Full || d.Agent != nil || len(d.VPCs)+len(d.Groups)+len(d.Interfaces)+len(d.GoneVPCs)+len(d.GoneGroups)+len(d.GoneInterfaces) > 0 {
+		if d.Full || d.Agent != nil || len(d.VPCs)+len(d.Groups)+len(d.Interfaces)+len(d.GoneVPCs)+len(d.GoneGroups)+len(d.GoneInterfaces)+len(d.Instances)+len(d.GoneInstances) > 0 {
 			if err := writeJSON(ctx, s.conn, d); err != nil {
 				return err
 			}
@@ -172,7 +190,8 @@ func (s *stream) agent(snap *store.Snapshot) (*fabric.Agent, error) {
 
 // difference is what the node must be told so that it knows what snap says.
 func (s *stream) difference(snap *store.Snapshot, ch store.Changes) (d fabric.Desired) {
-	if ch.Has(state.VPCs, state.Subnets, state.RouteTables, state.InternetGateways) {
+	// Routes lead to interfaces, and endpoints have them.
+	if ch.Has(networkTables...) || ch.Has(state.NetworkInterfaces) && s.leads(snap, ch) {
 		seen := map[string]bool{}
 		for v := range state.VPCs.All(snap) {
 			seen[v.ID] = true
@@ -189,7 +208,11 @@ func (s *stream) difference(snap *store.Snapshot, ch store.Changes) (d fabric.De
 			}
 		}
 	}
-	for _, id := range keys(ch, state.SecurityGroups, s.groups) {
+	groups := keys(ch, state.SecurityGroups, s.groups)
+	if ch.Has(state.PrefixLists) {
+		groups = merge(groups, s.groups)
+	}
+	for _, id := range groups {
 		g, ok := state.SecurityGroups.Get(snap, id)
 		if !ok {
 			if _, had := s.groups[id]; had {
@@ -198,13 +221,18 @@ func (s *stream) difference(snap *store.Snapshot, ch store.Changes) (d fabric.De
 			}
 			continue
 		}
-		n := group(g)
+		n := group(snap, g)
 		if old, had := s.groups[id]; !had || !reflect.DeepEqual(old, n) {
 			s.groups[id] = n
 			d.Groups = append(d.Groups, n)
 		}
 	}
-	for _, id := range keys(ch, state.NetworkInterfaces, s.enis) {
+	enis := keys(ch, state.NetworkInterfaces, s.enis)
+	if ch.Has(state.FlowLogs) {
+		enis = merge(enis, s.enis)
+	}
+	enis = s.withDevices(snap, enis)
+	for _, id := range enis {
 		e, ok := state.NetworkInterfaces.Get(snap, id)
 		if !ok || e.Leaving() {
 			_, had := s.enis[id]
@@ -216,8 +244,7 @@ func (s *stream) difference(snap *store.Snapshot, ch store.Changes) (d fabric.De
 			}
 			continue
 		}
-		n := fabric.Interface{ID: e.ID, VPC: e.VPC, Subnet: e.Subnet, MAC: e.MAC, Address: e.Address, Public: e.Public, Groups: e.Groups,
-			SourceDestCheck: e.SourceDestCheck, Hostname: e.PrivateDNSName, Here: e.Node == s.node}
+		n := networkInterface(snap, e, s.node)
 		if old, had := s.enis[id]; !had || !reflect.DeepEqual(old, n) {
 			s.enis[id] = n
 			d.Interfaces = append(d.Interfaces, n)
@@ -233,75 +260,52 @@ func keys[T any](ch store.Changes, t store.AnyTable, sent map[string]T) []string
 	if !ch.All {
 		return ks
 	}
-	for k := range sent {
-		ks = append(ks, k)
-	}
+	return merge(ks, sent)
+}
+
+// merge adds the keys of sent.
+func merge[T any](ks []string, sent map[string]T) []string {
+	ks = slices.AppendSeq(slices.Clone(ks), maps.Keys(sent))
 	slices.Sort(ks)
 	return slices.Compact(ks)
 }
 
-func vpc(snap *store.Snapshot, v *state.VPC) fabric.VPC {
-	out := fabric.VPC{ID: v.ID, CIDRs: v.CIDRs, DNSSupport: v.DNSSupport}
-	main := ""
-	for t := range state.RouteTables.By(snap, "vpc", v.ID) {
-		if t.Main {
-			main = t.ID
-		}
-		rt := fabric.RouteTable{ID: t.ID}
-		for _, r := range t.Routes {
-			kind := fabric.RouteBlackhole
-			if g, ok := state.InternetGateways.Get(snap, r.Target); ok && g.VPC == v.ID {
-				kind = fabric.RouteInternetGateway
+// leads says whether a changed interface may be where a route leads, or have an
+// endpoint's names. Those of tasks, which come and go most, are neither as long
+// as no route names them.
+func (s *stream) leads(snap *store.Snapshot, ch store.Changes) bool {
+	if ch.All {
+		return true
+	}
+	targets := map[string]bool{}
+	for _, v := range s.vpcs {
+		for _, t := range v.RouteTables {
+			for _, r := range t.Routes {
+				targets[r.Target] = true
 			}
-			rt.Routes = append(rt.Routes, fabric.Route{Destination: r.Destination, Kind: kind})
 		}
-		out.RouteTables = append(out.RouteTables, rt)
 	}
-	for sn := range state.Subnets.By(snap, "vpc", v.ID) {
-		rt := sn.RouteTable
-		if rt == "" {
-			rt = main
+	for _, id := range ch.Keys(state.NetworkInterfaces) {
+		e, ok := state.NetworkInterfaces.Get(snap, id)
+		if targets[id] || !ok || e.Owner != "" || e.Attachment != nil {
+			return true
 		}
-		out.Subnets = append(out.Subnets, fabric.Subnet{ID: sn.ID, CIDR: sn.CIDR, RouteTable: rt})
 	}
-	return out
+	return false
 }
 
-func group(g *state.SecurityGroup) fabric.SecurityGroup {
-	out := fabric.SecurityGroup{ID: g.ID, VPC: g.VPC}
-	for _, r := range g.Rules {
-		n := fabric.Rule{Protocol: protocol(r.Protocol), From: r.From, To: r.To}
-		if r.Group != "" {
-			n.Groups = []string{r.Group}
-		} else if r.CIDR.IsValid() {
-			n.CIDRs = []netip.Prefix{r.CIDR}
-		} else {
-			continue
-		}
-		if r.Egress {
-			out.Egress = append(out.Egress, n)
-		} else {
-			out.Ingress = append(out.Ingress, n)
+// withDevices adds the interfaces that are devices of the same instances.
+func (s *stream) withDevices(snap *store.Snapshot, ids []string) []string {
+	all := slices.Clone(ids)
+	for _, id := range ids {
+		if e, ok := state.NetworkInterfaces.Get(snap, id); ok && e.Attachment != nil && e.Attachment.Device == 0 {
+			for d := range state.NetworkInterfaces.By(snap, "instance", e.Attachment.Instance) {
+				all = append(all, d.ID)
+			}
 		}
 	}
-	return out
-}
-
-func protocol(name string) int {
-	switch name {
-	case "tcp":
-		return 6
-	case "udp":
-		return 17
-	case "icmp":
-		return 1
-	case "icmpv6":
-		return 58
-	}
-	if n, err := strconv.Atoi(name); err == nil {
-		return n
-	}
-	return -1
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // reports writes down what the node says of its interfaces.
@@ -314,6 +318,12 @@ func (s *stream) reports(ctx context.Context) error {
 		var rep fabric.Report
 		if err := json.Unmarshal(b, &rep); err != nil {
 			return fmt.Errorf("report of a node: %w", err)
+		}
+		if s.Flows != nil && len(rep.Flows) > 0 {
+			s.Flows(ctx, s.node, rep.Flows)
+		}
+		if len(rep.Interfaces) == 0 {
+			continue
 		}
 		err = s.DB.Update(ctx, func(tx *store.Tx) error {
 			for _, st := range rep.Interfaces {
@@ -332,6 +342,7 @@ func (s *stream) reports(ctx context.Context) error {
 					state.NetworkInterfaces.Put(tx, &n)
 				}
 			}
+			s.instanceReports(tx, rep.Instances)
 			return nil
 		})
 		if err := noted(ctx, s.log, "write report", err); err != nil {

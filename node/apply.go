@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +19,8 @@ import (
 	"github.com/berth-run/berth/dataplane/dns"
 	"github.com/berth-run/berth/dataplane/vpc"
 	"github.com/berth-run/berth/dispatch/fabric"
+	"github.com/berth-run/berth/node/instance"
+	"github.com/berth-run/berth/node/metadata"
 )
 
 // node is the state of a running node.
@@ -24,6 +28,7 @@ type node struct {
 	cfg     Config
 	log     *slog.Logger
 	reports *reports
+	flows   *flows
 	agent   chan struct{} // the agent's settings were written
 
 	mu      sync.Mutex
@@ -35,6 +40,9 @@ type node struct {
 	// Of the applying goroutine alone.
 	fabric   Fabric
 	resolver Resolver
+
+	instances *instance.Manager // nil: this node runs none
+	metadata  *metadata.Server  // of the applying goroutine alone
 }
 
 // wanted is the desired state, by key.
@@ -45,14 +53,18 @@ type wanted struct {
 	// Gone are interfaces that were wanted here and are to be reported as
 	// removed once nothing of them is left.
 	Gone map[string]bool `json:"gone"`
+	// Instances are those of this node, GoneInstances those that are to go.
+	Instances     map[string]fabric.Instance `json:"instances,omitempty"`
+	GoneInstances map[string]bool            `json:"goneInstances,omitempty"`
 }
 
 func newWanted() wanted {
-	return wanted{VPCs: map[string]fabric.VPC{}, Groups: map[string]fabric.SecurityGroup{}, Interfaces: map[string]fabric.Interface{}, Gone: map[string]bool{}}
+	return wanted{VPCs: map[string]fabric.VPC{}, Groups: map[string]fabric.SecurityGroup{}, Interfaces: map[string]fabric.Interface{}, Gone: map[string]bool{},
+		Instances: map[string]fabric.Instance{}, GoneInstances: map[string]bool{}}
 }
 
 func (w wanted) clone() wanted {
-	return wanted{maps.Clone(w.VPCs), maps.Clone(w.Groups), maps.Clone(w.Interfaces), maps.Clone(w.Gone)}
+	return wanted{maps.Clone(w.VPCs), maps.Clone(w.Groups), maps.Clone(w.Interfaces), maps.Clone(w.Gone), maps.Clone(w.Instances), maps.Clone(w.GoneInstances)}
 }
 
 // take works a frame into the desired state.
@@ -84,9 +96,14 @@ func (w *wanted) take(d fabric.Desired) {
 		w.Groups[g.ID] = g
 	}
 	for _, i := range d.Interfaces {
+		if w.Interfaces[i.ID].Here && !i.Here {
+			w.Gone[i.ID] = true
+		} else {
+			delete(w.Gone, i.ID)
+		}
 		w.Interfaces[i.ID] = i
-		delete(w.Gone, i.ID)
 	}
+	w.takeInstances(d)
 }
 
 // saved is what a node remembers of the server.
@@ -153,6 +170,9 @@ func (n *node) receive(d fabric.Desired) error {
 // again, ever more slowly; what the server says meanwhile comes at once.
 func (n *node) apply(ctx context.Context) error {
 	defer func() {
+		if n.metadata != nil {
+			_ = n.metadata.Close()
+		}
 		if n.resolver != nil {
 			_ = n.resolver.Close()
 		}
@@ -192,7 +212,7 @@ func (n *node) apply(ctx context.Context) error {
 func (n *node) applyOnce(ctx context.Context, region *fabric.Region, want wanted) error {
 	if n.fabric == nil {
 		f, err := n.cfg.OpenFabric(vpc.Options{
-			Region: n.cfg.Layout.ShortID, RunDir: n.cfg.Layout.Run, PublicPool: region.PublicPool, Log: n.log,
+			Region: n.cfg.Layout.ShortID, RunDir: n.cfg.Layout.Run, PublicPool: region.PublicPool, APIPort: apiPort(region), Log: n.log,
 			OnAttached: n.attached,
 		})
 		if err != nil {
@@ -202,7 +222,11 @@ func (n *node) applyOnce(ctx context.Context, region *fabric.Region, want wanted
 		n.mu.Lock()
 		n.opened = f
 		n.mu.Unlock()
+		n.metadata = metadata.New(metadata.Options{Listen: f.ListenIn, Log: n.log})
 		n.resolver = n.cfg.NewResolver(dns.Options{Listen: f.ListenIn, ListenPacket: f.ListenPacketIn, Log: n.log})
+	}
+	if err := n.setInstances(region, want); err != nil {
+		return err
 	}
 	cfg := vpcConfig(want)
 	names := dnsConfig(region, want)
@@ -212,7 +236,13 @@ func (n *node) applyOnce(ctx context.Context, region *fabric.Region, want wanted
 	if err := n.resolver.Set(ctx, n.existing(names)); err != nil {
 		errs = append(errs, fmt.Errorf("resolver: %w", err))
 	}
+	if err := n.metadata.Set(n.clients(want, true)); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := n.fabric.Set(ctx, cfg); err != nil {
+		errs = append(errs, err)
+	}
+	if err := n.metadata.Set(n.clients(want, false)); err != nil {
 		errs = append(errs, err)
 	}
 	if err := n.resolver.Set(ctx, names); err != nil {
@@ -238,22 +268,40 @@ func (n *node) attached(id string, err error) {
 		s.Error = err.Error()
 	}
 	n.reports.add(s)
+	if n.instances != nil {
+		n.instances.Poke()
+	}
 }
 
 // removed reports the interfaces of which nothing is left. The kernel is
 // asked, not the fabric: an interface that could not be removed still is.
 func (n *node) removed(want wanted) {
 	for id := range want.Gone {
-		if _, err := os.Stat(vpc.Options{RunDir: n.cfg.Layout.Run}.NetnsPath(id)); !errors.Is(err, os.ErrNotExist) {
+		// The link that a further device has there counts, wherever it leads.
+		if _, err := os.Lstat(vpc.Options{RunDir: n.cfg.Layout.Run}.NetnsPath(id)); !errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		n.reports.add(fabric.InterfaceStatus{ID: id, Removed: true})
 		n.mu.Lock()
-		if _, back := n.want.Interfaces[id]; !back {
+		if i, back := n.want.Interfaces[id]; !back || !i.Here {
 			delete(n.want.Gone, id)
 		}
 		n.mu.Unlock()
 	}
+}
+
+// apiPort is the port of the region's API, which the machine answers at its own
+// address in the pool too. 0: nothing.
+func apiPort(region *fabric.Region) uint16 {
+	u, err := url.Parse(region.Endpoint)
+	if err != nil {
+		return 0
+	}
+	p, err := strconv.ParseUint(u.Port(), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(p)
 }
 
 // vpcConfig says the desired state in the fabric's words.
@@ -263,14 +311,24 @@ func vpcConfig(w wanted) vpc.Config {
 		v := w.VPCs[id]
 		out := vpc.VPC{ID: v.ID, CIDRs: v.CIDRs}
 		for _, s := range v.Subnets {
-			out.Subnets = append(out.Subnets, vpc.Subnet{ID: s.ID, CIDR: s.CIDR, RouteTable: s.RouteTable})
+			out.Subnets = append(out.Subnets, vpc.Subnet{ID: s.ID, CIDR: s.CIDR, IPv6: s.IPv6, RouteTable: s.RouteTable, ACL: s.ACL})
 		}
 		for _, t := range v.RouteTables {
 			table := vpc.RouteTable{ID: t.ID}
 			for _, r := range t.Routes {
-				table.Routes = append(table.Routes, vpc.Route{Destination: r.Destination, Target: vpc.Target(r.Kind)})
+				table.Routes = append(table.Routes, vpc.Route{Destination: r.Destination, Target: vpc.Target(r.Kind), TargetID: r.Target})
 			}
 			out.RouteTables = append(out.RouteTables, table)
+		}
+		for _, a := range v.ACLs {
+			n := vpc.NetworkACL{ID: a.ID}
+			for _, e := range a.Entries {
+				n.Entries = append(n.Entries, vpc.ACLEntry{Egress: e.Egress, Allow: e.Allow, Protocol: e.Protocol, From: e.From, To: e.To, CIDR: e.CIDR})
+			}
+			out.ACLs = append(out.ACLs, n)
+		}
+		for _, p := range v.Peers {
+			out.Peers = append(out.Peers, vpc.Peer{ID: p.ID, VPC: p.VPC, CIDRs: p.CIDRs})
 		}
 		c.VPCs = append(c.VPCs, out)
 	}
@@ -280,16 +338,18 @@ func vpcConfig(w wanted) vpc.Config {
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.Interfaces)) {
 		i := w.Interfaces[id]
-		if !i.Here {
-			continue
-		}
 		// A MAC that is none stays nil, and the fabric says so of this one
 		// interface.
 		mac, _ := net.ParseMAC(i.MAC)
-		c.ENIs = append(c.ENIs, vpc.ENI{
-			ID: i.ID, VPC: i.VPC, Subnet: i.Subnet, MAC: mac, Address: i.Address, Public: i.Public, Groups: i.Groups,
+		e := vpc.ENI{
+			ID: i.ID, VPC: i.VPC, Subnet: i.Subnet, MAC: mac, Address: i.Address, Public: i.Public, IPv6: i.IPv6, Groups: i.Groups,
+			In: i.In, Device: i.Device, Serves: i.Serves, FlowLog: i.FlowLog, Elsewhere: !i.Here,
 			SourceDestCheck: i.SourceDestCheck, Hostname: i.Hostname,
-		})
+		}
+		for _, a := range i.Secondary {
+			e.Secondary = append(e.Secondary, vpc.Address{Private: a.Private, Public: a.Public})
+		}
+		c.ENIs = append(c.ENIs, e)
 	}
 	return c
 }
@@ -313,26 +373,36 @@ func dnsConfig(region *fabric.Region, w wanted) dns.Config {
 	for _, id := range slices.Sorted(maps.Keys(w.Interfaces)) {
 		i := w.Interfaces[id]
 		byVPC[i.VPC] = append(byVPC[i.VPC], dns.Interface{Private: i.Address, Public: i.Public})
+		for _, a := range i.Secondary {
+			byVPC[i.VPC] = append(byVPC[i.VPC], dns.Interface{Private: a.Private, Public: a.Public})
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.VPCs)) {
 		v := w.VPCs[id]
 		if !v.DNSSupport {
 			continue
 		}
-		c.VPCs = append(c.VPCs, dns.VPC{ID: id, Resolver: vpc.VPC{CIDRs: v.CIDRs}.Resolver(), Interfaces: byVPC[id]})
+		out := dns.VPC{ID: id, Resolver: vpc.VPC{CIDRs: v.CIDRs}.Resolver(), Interfaces: byVPC[id], Records: v.Names}
+		for _, p := range v.Peers {
+			if p.DNS {
+				out.Peers = append(out.Peers, p.VPC)
+			}
+		}
+		c.VPCs = append(c.VPCs, out)
 	}
 	return c
 }
 
 // reports collects what is to be told, the latest of each interface.
 type reports struct {
-	mu   sync.Mutex
-	m    map[string]fabric.InterfaceStatus
-	wake chan struct{}
+	mu        sync.Mutex
+	m         map[string]fabric.InterfaceStatus
+	instances map[string]fabric.InstanceStatus
+	wake      chan struct{}
 }
 
 func newReports() *reports {
-	return &reports{m: map[string]fabric.InterfaceStatus{}, wake: make(chan struct{}, 1)}
+	return &reports{m: map[string]fabric.InterfaceStatus{}, instances: map[string]fabric.InstanceStatus{}, wake: make(chan struct{}, 1)}
 }
 
 func (r *reports) add(s fabric.InterfaceStatus) {

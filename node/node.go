@@ -103,6 +103,7 @@ type Fabric interface {
 	Status() map[string]vpc.ENIStatus
 	ListenIn(vpcID, network, addr string) (net.Listener, error)
 	ListenPacketIn(vpcID, network, addr string) (net.PacketConn, error)
+	Flows() (vpc.FlowWindow, error)
 	Close() error
 }
 
@@ -136,6 +137,9 @@ type Config struct {
 	because    string // why it was chosen
 
 	Log *slog.Logger // required
+
+	// Instances is how instances are run here; nil runs none.
+	Instances *Instances
 
 	// OpenFabric and NewResolver are the real ones if nil.
 	OpenFabric  func(vpc.Options) (Fabric, error)
@@ -195,7 +199,12 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.OCIRuntime, cfg.because = chosen.Name, chosen.Why
 		cfg.Log.Info("OCI runtime", "name", chosen.Name, "because", chosen.Why)
 	}
-	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), agent: make(chan struct{}, 1)}
+	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), flows: newFlows(), agent: make(chan struct{}, 1)}
+	if cfg.Instances != nil {
+		if err := n.openInstances(); err != nil {
+			return err
+		}
+	}
 	switch err := n.recall(); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -211,7 +220,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.AgentArgs != nil {
 		g.Go(func() error { return n.keepAgent(ctx) })
 	}
+	if n.instances != nil {
+		g.Go(func() error { return n.instances.Run(ctx) })
+	}
 	g.Go(func() error { return n.apply(ctx) })
+	g.Go(func() error { return n.countFlows(ctx) })
 	g.Go(func() error { return n.connect(ctx) })
 	if err := process.Notify(); err != nil {
 		cfg.Log.Warn("readiness", "err", err)

@@ -60,6 +60,9 @@ func (f *fakeFabric) Set(ctx context.Context, cfg vpc.Config) (bool, error) {
 	next := map[string]vpc.ENIStatus{}
 	var errs []error
 	for _, e := range cfg.ENIs {
+		if e.Elsewhere {
+			continue
+		}
 		err := f.fail[e.ID]
 		next[e.ID] = vpc.ENIStatus{Ready: err == nil, Err: err}
 		errs = append(errs, err)
@@ -93,7 +96,8 @@ func (f *fakeFabric) ListenIn(vpcID, network, addr string) (net.Listener, error)
 func (f *fakeFabric) ListenPacketIn(vpcID, network, addr string) (net.PacketConn, error) {
 	return nil, errors.New("not here")
 }
-func (f *fakeFabric) Close() error { return nil }
+func (f *fakeFabric) Flows() (vpc.FlowWindow, error) { return vpc.FlowWindow{}, nil }
+func (f *fakeFabric) Close() error                   { return nil }
 
 type fakeResolver struct {
 	mu   sync.Mutex
@@ -270,7 +274,7 @@ func TestStream(t *testing.T) {
 	r.fab.mu.Lock()
 	last := r.fab.set[len(r.fab.set)-1]
 	r.fab.mu.Unlock()
-	if len(last.ENIs) != 1 || last.ENIs[0].ID != "eni-2" || len(last.VPCs) != 1 || len(last.Groups) != 1 {
+	if len(last.ENIs) != 2 || last.ENIs[0].ID != "eni-2" || last.ENIs[1].ID != "eni-far" || last.ENIs[0].Elsewhere || !last.ENIs[1].Elsewhere || len(last.VPCs) != 1 || len(last.Groups) != 1 {
 		t.Errorf("fabric got %+v", last)
 	}
 	// Another connection: the complete state again, without eni-2.

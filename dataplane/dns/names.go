@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,7 +74,7 @@ func namesOf(cfg Config, v VPC, upstreams []string) *names {
 	for _, other := range cfg.VPCs {
 		for _, i := range other.Interfaces {
 			switch {
-			case other.ID == v.ID:
+			case other.ID == v.ID || slices.Contains(v.Peers, other.ID):
 				put(PrivateName(cfg.Region, i.Private), i.Private)
 				point(i.Private, PrivateName(cfg.Region, i.Private))
 				if i.Public.IsValid() {
@@ -88,6 +89,8 @@ func namesOf(cfg Config, v VPC, upstreams []string) *names {
 		}
 	}
 	for name, as := range v.Records {
+		// What the VPC says itself hides what is known otherwise.
+		delete(n.addresses, dns.CanonicalName(name))
 		for _, a := range as {
 			put(name, a)
 		}
@@ -144,6 +147,16 @@ func (n *names) answer(q *dns.Msg) *dns.Msg {
 func (n *names) lookup(name string) ([]netip.Addr, bool) {
 	if as, ok := n.addresses[name]; ok {
 		return as, true
+	}
+	for rest := name; ; {
+		_, after, more := strings.Cut(rest, ".")
+		if !more || after == "" {
+			break
+		}
+		if as, ok := n.addresses["*."+after]; ok {
+			return as, true
+		}
+		rest = after
 	}
 	if name == "localhost." {
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, true

@@ -49,8 +49,11 @@ type VPC struct {
 	Resolver netip.Addr
 	// Interfaces gets the private and, if it has one, the public name of each.
 	Interfaces []Interface
-	// Records are further A and AAAA records; names with or without the final dot.
+	// Records are further A and AAAA records; names with or without the final dot. One that begins with "*." is that of
+	// every name below it which has none of its own.
 	Records map[string][]netip.Addr
+	// Peers are VPCs whose names resolve to private addresses here too.
+	Peers []string
 }
 
 // Interface is a pair of addresses with AWS's names.

@@ -80,13 +80,13 @@ func example() (VPC, []ENI, map[string]SecurityGroup) {
 
 func TestGolden(t *testing.T) {
 	v, enis, groups := example()
-	full := compile(v, enis, groups)
+	full := compile(input{vpc: v, enis: enis, groups: groups}, ipv4)
 	golden(t, "vpc.nft", render(full))
-	golden(t, "layout.ip", layoutOf(v).String())
+	golden(t, "layout.ip", layoutOf(v, nil, nil).String())
 	golden(t, "machine.nft", renderHost(Options{Region: "7e57", PublicPool: netip.MustParsePrefix("198.18.0.0/16")}))
 
 	// One task more of a service is elements and nothing else.
-	d := compare(compile(v, enis[1:], groups), full)
+	d := compare(compile(input{vpc: v, enis: enis[1:], groups: groups}, ipv4), full)
 	golden(t, "attach.nft", d.script())
 	if !d.quick() || len(d.newChains) > 0 {
 		t.Errorf("not quick: %+v", d)
@@ -97,12 +97,12 @@ func TestGolden(t *testing.T) {
 	changed := maps.Clone(groups)
 	changed["sg-db"] = g
 	delete(changed, "sg-base")
-	d = compare(full, compile(v, enis, changed))
+	d = compare(full, compile(input{vpc: v, enis: enis, groups: changed}, ipv4))
 	golden(t, "rules.nft", d.script())
 	if d.quick() {
 		t.Error("a change of rules is not quick")
 	}
-	if d := compare(full, compile(v, enis, groups)); !d.empty() {
+	if d := compare(full, compile(input{vpc: v, enis: enis, groups: groups}, ipv4)); !d.empty() {
 		t.Errorf("a difference from itself: %+v", d)
 	}
 }
@@ -264,7 +264,7 @@ func drawConfig(t *rapid.T) ([]ENI, map[string]SecurityGroup) {
 func TestMeaning(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		enis, groups := drawConfig(t)
-		rs := compile(vpcA(), enis, groups)
+		rs := compile(input{vpc: vpcA(), enis: enis, groups: groups}, ipv4)
 		for range 20 {
 			p := packet{
 				protocol: rapid.SampledFrom([]int{1, 6, 17, 47, 50}).Draw(t, "protocol"),
@@ -307,7 +307,7 @@ func TestKernelAgrees(t *testing.T) {
 				return slices.ContainsFunc(n.Groups, func(g string) bool { _, ok := groups[g]; return !ok })
 			})
 		}
-		old, new := compile(vpcA(), enis, groups), compile(vpcA(), next, nextGroups)
+		old, new := compile(input{vpc: vpcA(), enis: enis, groups: groups}, ipv4), compile(input{vpc: vpcA(), enis: next, groups: nextGroups}, ipv4)
 		apply := func(script string) string {
 			if err := runNft(nil, script); err != nil {
 				t.Fatalf("%v\n%s", err, script)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -27,7 +28,9 @@ type Engine struct {
 
 	set     sync.Mutex // held by Set and Close; guards what follows
 	host    *host
-	adopted bool // a Set without errors has looked through what was there
+	adopted bool            // a Set without errors has looked through what was there
+	window  time.Time       // when the window of flow logs began
+	joined  map[string]bool // peering connections whose way was made
 	closed  bool
 
 	mu      sync.RWMutex // guards what follows
@@ -50,7 +53,7 @@ func Open(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{opts: opts, log: opts.Log, host: h, fabrics: map[string]*fabric{}, status: map[string]ENIStatus{}}, nil
+	return &Engine{opts: opts, log: opts.Log, host: h, window: time.Now(), joined: map[string]bool{}, fabrics: map[string]*fabric{}, status: map[string]ENIStatus{}}, nil
 }
 
 // Set makes the kernel as cfg says and reports whether it had to change anything.
@@ -80,27 +83,40 @@ func (e *Engine) Set(ctx context.Context, cfg Config) (changed bool, err error) 
 		}
 	}
 
-	publics := map[netip.Addr]string{}
-	for id, n := range want.enis {
-		if want.bad[id] == nil && n.Public.IsValid() {
-			publics[n.Public] = uplinkName(e.opts.Region, n.VPC)
+	dead := map[string]error{} // VPCs that could not be made
+	fail := func(id string, err error) {
+		dead[id] = fmt.Errorf("vpc %s: %w", id, err)
+		errs = append(errs, dead[id])
+	}
+	for _, v := range want.vpcs {
+		if _, err := e.fabric(v); err != nil {
+			fail(v.ID, err)
 		}
+	}
+	p := &plan{want: want, links: map[string]bool{}, ways: map[string]bool{}, routes: map[netip.Prefix]string{}}
+	if err := e.joinPeers(p, dead); err != nil {
+		errs = append(errs, err)
 	}
 	type work struct {
 		f    *fabric
+		api  api
 		come []*eni
 	}
 	var todo []work
-	dead := map[string]error{} // VPCs that could not be made
 	for _, v := range want.vpcs {
-		f, come, did, err := e.setVPC(v, want)
-		changed = changed || did
-		if err != nil {
-			dead[v.ID] = fmt.Errorf("vpc %s: %w", v.ID, err)
-			errs = append(errs, dead[v.ID])
+		if dead[v.ID] != nil {
 			continue
 		}
-		todo = append(todo, work{f, come})
+		w := work{api: api{address: e.apiAddress()}}
+		f, did, err := e.setVPC(v, p, &w.api, &w.come)
+		changed = changed || did
+		if err != nil {
+			fail(v.ID, err)
+			maps.DeleteFunc(p.routes, func(_ netip.Prefix, to string) bool { return to == uplinkName(e.opts.Region, v.ID) })
+			continue
+		}
+		w.f = f
+		todo = append(todo, w)
 	}
 	for id := range e.copyFabrics() {
 		if !slices.ContainsFunc(want.vpcs, func(v VPC) bool { return v.ID == id }) {
@@ -110,13 +126,8 @@ func (e *Engine) Set(ctx context.Context, cfg Config) (changed bool, err error) 
 			}
 		}
 	}
-	for a, up := range publics {
-		if slices.ContainsFunc(slices.Collect(maps.Keys(dead)), func(v string) bool { return uplinkName(e.opts.Region, v) == up }) {
-			delete(publics, a)
-		}
-	}
-	if err := e.host.route(publics); err != nil {
-		errs = append(errs, fmt.Errorf("public addresses: %w", err))
+	if err := e.host.route(p.routes); err != nil {
+		errs = append(errs, fmt.Errorf("routes to VPCs: %w", err))
 	}
 	if len(want.vpcs) > 0 {
 		if err := e.host.admit(); err != nil {
@@ -130,34 +141,51 @@ func (e *Engine) Set(ctx context.Context, cfg Config) (changed bool, err error) 
 		e.adopted = len(errs) == 0
 	}
 
-	g := errgroup.Group{}
-	g.SetLimit(parallelAttaches)
+	// A device of an ENI comes after that ENI.
 	results := make(chan attached, len(want.enis))
-	for _, w := range todo {
-		for _, n := range w.come {
-			changed = true
-			g.Go(func() error {
-				err := ctx.Err()
-				if err == nil {
-					err = w.f.attach(e.opts, n)
+	for _, device := range []bool{false, true} {
+		g := errgroup.Group{}
+		g.SetLimit(parallelAttaches)
+		for _, w := range todo {
+			for _, n := range w.come {
+				if (n.In != "") != device {
+					continue
 				}
-				if err != nil {
-					err = fmt.Errorf("attach eni %s: %w", n.ID, err)
-				}
-				e.report(n.ID, err)
-				results <- attached{w.f, n, err}
-				return nil
-			})
+				changed = true
+				g.Go(func() error {
+					err := ctx.Err()
+					if err == nil {
+						err = w.f.attach(e.opts, w.api, n)
+					}
+					if err != nil {
+						err = fmt.Errorf("attach eni %s: %w", n.ID, err)
+					}
+					e.report(n.ID, err)
+					results <- attached{w.f, n, err}
+					return nil
+				})
+			}
 		}
+		_ = g.Wait()
 	}
-	_ = g.Wait()
 	close(results)
 	for r := range results {
 		if r.err != nil {
 			errs = append(errs, r.err)
 		}
 		r.eni.ready = r.err == nil
+		if slices.ContainsFunc(r.f.layout.routes, func(to route) bool { return to.link == linkName(r.eni.ID) }) {
+			r.f.settled = false // routes went with the former link
+		}
 		r.f.enis[r.eni.ID] = r.eni // also if it failed halfway: what there is of it has to go one day
+	}
+	// Routes through interfaces that have just come.
+	for _, w := range todo {
+		if !w.f.settled {
+			if err := w.f.settle(e.host, w.f.layout); err != nil {
+				errs = append(errs, fmt.Errorf("vpc %s: %w", w.f.vpc.ID, err))
+			}
+		}
 	}
 	e.publish(want, dead)
 	for _, id := range slices.Sorted(maps.Keys(want.bad)) {
@@ -172,108 +200,248 @@ type attached struct {
 	err error
 }
 
-// setVPC brings one VPC to what it shall be, short of attaching ENIs: those that have to be attached are returned. Their
-// elements are in the ruleset by then.
-func (e *Engine) setVPC(v VPC, want checked) (f *fabric, come []*eni, changed bool, err error) {
-	f, err = e.fabric(v)
-	if err != nil {
-		return nil, nil, false, err
+// plan is what one Set works out about all VPCs together.
+type plan struct {
+	want   checked
+	ways   map[string]bool         // ids of peering connections that have a way
+	links  map[string]bool         // the names of their links
+	routes map[netip.Prefix]string // on the machine: destination to name of the uplink
+}
+
+// joinPeers makes the ways between VPCs. Those that are not wanted any more go after the routes through them.
+func (e *Engine) joinPeers(p *plan, dead map[string]error) error {
+	vpcs := map[string]VPC{}
+	for _, v := range p.want.vpcs {
+		vpcs[v.ID] = v
 	}
-	l := layoutOf(v)
+	var errs []error
+	for _, j := range joints(p.want.vpcs) {
+		if dead[j.a] != nil || dead[j.b] != nil {
+			continue
+		}
+		e.mu.RLock()
+		a, b := e.fabrics[j.a], e.fabrics[j.b]
+		e.mu.RUnlock()
+		p.links[peerName(j.id)] = true
+		if !e.joined[j.id] || !a.settled || !b.settled {
+			if err := join(j.id, a, b, vpcs[j.a].dual() && vpcs[j.b].dual()); err != nil {
+				errs = append(errs, fmt.Errorf("peering %s: %w", j.id, err))
+				delete(e.joined, j.id)
+				continue
+			}
+		}
+		p.ways[j.id], e.joined[j.id] = true, true
+	}
+	for id := range e.joined {
+		if !p.links[peerName(id)] {
+			delete(e.joined, id)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// apiAddress is where the machine answers the region's API.
+func (e *Engine) apiAddress() netip.AddrPort {
+	if e.opts.APIPort == 0 || !e.opts.PublicPool.IsValid() {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(e.opts.PublicPool.Masked().Addr(), e.opts.APIPort)
+}
+
+// setVPC brings one VPC to what it shall be, short of attaching ENIs: those that have to be attached are put into come.
+// Their elements are in the ruleset by then.
+func (e *Engine) setVPC(v VPC, p *plan, api *api, come *[]*eni) (f *fabric, changed bool, err error) {
+	want := p.want
+	if f, err = e.fabric(v); err != nil {
+		return nil, false, err
+	}
+	var ruled []ENI
+	here := map[string]ENI{}
+	endpoints := false
+	for _, id := range slices.Sorted(maps.Keys(want.enis)) {
+		n := want.enis[id]
+		if n.VPC != v.ID && !slices.ContainsFunc(v.Peers, func(p Peer) bool { return p.VPC == n.VPC }) || want.bad[id] != nil {
+			continue
+		}
+		ruled = append(ruled, n)
+		if n.VPC == v.ID {
+			here[id] = n
+			endpoints = endpoints || n.Serves == ServesAPI
+		}
+	}
+	// What of the machine leads here.
+	for _, n := range here {
+		for _, a := range n.publics() {
+			p.routes[netip.PrefixFrom(a, 32)] = f.outer
+		}
+	}
+	for _, c := range v.CIDRs {
+		if c.Addr().Is6() {
+			p.routes[c.Masked()] = f.outer
+		}
+	}
+	l := layoutOf(v, here, p.ways)
+	if endpoints && api.address.IsValid() {
+		if api.source, err = e.host.apiSource(f.outer, p.routes); err != nil {
+			return nil, false, fmt.Errorf("endpoints: %w", err)
+		}
+		p.routes[netip.PrefixFrom(api.source, 32)] = f.outer
+		l = l.withAPI(api.address.Addr())
+	}
+	if l.dual {
+		if err := e.host.settle6(); err != nil {
+			return nil, false, err
+		}
+	}
 	changed = !f.settled || !f.layout.equal(l)
 	if err := f.settle(e.host, l); err != nil {
-		return nil, nil, changed, err
+		return nil, changed, err
+	}
+	if !maps.Equal(f.parted, p.links) {
+		if err := f.part(p.links); err != nil {
+			return nil, changed, fmt.Errorf("peers: %w", err)
+		}
+		f.parted = p.links
 	}
 
-	var ruled []ENI
+	free := map[netip.Addr]bool{}
 	stay := map[string]bool{}
 	for _, id := range slices.Sorted(maps.Keys(want.enis)) {
 		n := want.enis[id]
+		was := f.enis[id]
 		if n.VPC != v.ID {
 			continue
 		}
 		if want.bad[id] != nil {
 			stay[id] = true
-			if f.enis[id] == nil && !e.adopted {
+			if was == nil && !e.adopted {
 				f.enis[id] = &eni{ENI: n} // an earlier engine may have attached it
+			} else if was != nil {
+				was.ready = false // when it is good again it is looked at again
 			}
 			continue
 		}
-		ruled = append(ruled, n)
 		next := &eni{ENI: n}
 		for _, s := range v.Subnets {
 			if s.ID == n.Subnet {
-				next.prefix, next.router = s.CIDR.Bits(), s.Router()
+				next.prefix, next.router, next.subnet6 = s.CIDR.Bits(), s.Router(), s.IPv6
 			}
 		}
-		was := f.enis[id]
-		if was != nil && was.sameLink(next) {
-			was.ENI = n
+		if was != nil && was.sameLink(next) && !e.movesHome(f, want, n) {
 			stay[id] = true
-			if was.ready {
+			same := was.sameAddresses(next)
+			for _, fam := range []family{ipv4, ipv6} {
+				for _, a := range was.addresses(fam) {
+					if !slices.Contains(next.addresses(fam), a) {
+						free[a] = true
+					}
+				}
+			}
+			was.ENI = n
+			if was.ready && same {
 				continue
 			}
 		}
-		come = append(come, next)
+		*come = append(*come, next)
 	}
-	free := map[netip.Addr]bool{}
 	var gone []*eni
 	for id, n := range f.enis {
 		if !stay[id] {
 			gone = append(gone, n)
-			free[n.Address] = true
+			for _, fam := range []family{ipv4, ipv6} {
+				for _, a := range n.addresses(fam) {
+					free[a] = true
+				}
+			}
 			if err := removeFile(e.opts.ReadyPath(id)); err != nil {
-				return nil, nil, changed, err
+				return nil, changed, err
 			}
 		}
 	}
-	rs := compile(v, ruled, want.groups)
-	if f.loaded != nil {
-		d := compare(f.loaded, rs)
-		changed = changed || !d.empty()
-		for _, es := range d.oldElems {
-			if es.of.name == publicMap {
-				for _, el := range es.list {
-					free[netip.Addr(el.value.(address))] = true // flows through the lost public address
+	f.log(ruled)
+	in := input{vpc: v, enis: ruled, members: want.others, groups: want.groups, api: *api}
+	families := []family{ipv4}
+	if l.dual {
+		families = append(families, ipv6)
+	} else if f.loaded[ipv6] != nil || !e.adopted {
+		if err := f.unload(ipv6); err != nil {
+			return nil, changed, err
+		}
+	}
+	for _, fam := range families {
+		rs := compile(in, fam)
+		if old := f.loaded[fam]; old != nil {
+			d := compare(old, rs)
+			changed = changed || !d.empty()
+			for _, es := range d.oldElems {
+				if es.of.name == publicMap {
+					for _, el := range es.list {
+						free[netip.Addr(el.value.(address))] = true // flows through the lost public address
+					}
 				}
 			}
 		}
-	}
-	if err := f.load(rs); err != nil {
-		return nil, nil, true, fmt.Errorf("security groups: %w", err)
+		if err := f.load(rs); err != nil {
+			return nil, true, fmt.Errorf("security groups: %w", err)
+		}
 	}
 	for _, n := range gone {
 		changed = true
 		if err := f.detach(e.opts, n); err != nil {
-			return nil, nil, true, fmt.Errorf("detach eni %s: %w", n.ID, err)
+			return nil, true, fmt.Errorf("detach eni %s: %w", n.ID, err)
 		}
 		delete(f.enis, n.ID)
 	}
 	if !e.adopted {
-		links := map[string]netip.Addr{}
+		links := map[string]map[netip.Addr]bool{}
 		for id, n := range want.enis {
 			if n.VPC == v.ID {
-				links[linkName(id)] = n.Address
+				own := map[netip.Addr]bool{}
+				for _, fam := range []family{ipv4, ipv6} {
+					for _, a := range n.addresses(fam) {
+						own[a] = true
+					}
+				}
+				links[linkName(id)] = own
 			}
 		}
 		strays, err := f.retireStrangers(links)
 		if err != nil {
-			return nil, nil, true, err
+			return nil, true, err
 		}
 		maps.Copy(free, strays)
 		changed = true
 	}
 	if err := f.forget(free); err != nil {
-		return nil, nil, changed, fmt.Errorf("forget flows: %w", err)
+		return nil, changed, fmt.Errorf("forget flows: %w", err)
 	}
 	if len(gone) > 0 || !e.adopted {
 		f.sweep(func(err error) { e.log.Error("delete links", "vpc", v.ID, "error", err) })
 	}
-	return f, come, changed, nil
+	return f, changed, nil
 }
 
+// movesHome says whether the ENI whose device n is will be made anew in this Set, and n with it.
+func (e *Engine) movesHome(f *fabric, want checked, n ENI) bool {
+	if n.In == "" {
+		return false
+	}
+	was := f.enis[n.In]
+	home := &eni{ENI: want.enis[n.In]}
+	if was != nil {
+		home.prefix, home.router = was.prefix, was.router
+	}
+	return was == nil && e.adopted || was != nil && !was.sameLink(home)
+}
+
+// sameLink says whether n can become o without a new link.
 func (n *eni) sameLink(o *eni) bool {
-	return n.Address == o.Address && n.prefix == o.prefix && n.router == o.router && n.MAC.String() == o.MAC.String()
+	return n.Address == o.Address && n.prefix == o.prefix && n.router == o.router && n.MAC.String() == o.MAC.String() &&
+		n.In == o.In && n.Device == o.Device && n.Serves == o.Serves
+}
+
+func (n *eni) sameAddresses(o *eni) bool {
+	return slices.Equal(n.addresses(ipv4), o.addresses(ipv4)) && slices.Equal(n.addresses(ipv6), o.addresses(ipv6)) && n.subnet6 == o.subnet6
 }
 
 // fabric returns the live half of a VPC and makes it if need be.
@@ -330,11 +498,11 @@ func (e *Engine) findFabrics(want checked) error {
 	return nil
 }
 
-// isRouter tells the namespace of a VPC from that of an ENI: only the former forwards.
+// isRouter tells the namespace of a VPC from that of an ENI.
 func isRouter(ns *os.File) (router bool, err error) {
 	err = on(ns, func() error {
-		b, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
-		router = strings.TrimSpace(string(b)) == "1"
+		b, err := os.ReadFile("/proc/sys/net/ipv4/conf/default/tag")
+		router = strings.TrimSpace(string(b)) == routerTag
 		return err
 	})
 	return router, err
@@ -471,6 +639,11 @@ func (e *Engine) ListenIn(vpcID, network, addr string) (net.Listener, error) {
 	return l, err
 }
 
+// ListenInENI opens a stream listener inside the namespace of an ENI.
+func (e *Engine) ListenInENI(eniID, network, addr string) (net.Listener, error) {
+	return e.ListenIn(eniID, network, addr)
+}
+
 // ListenPacketIn is ListenIn for packet sockets.
 func (e *Engine) ListenPacketIn(vpcID, network, addr string) (net.PacketConn, error) {
 	var c net.PacketConn
@@ -484,7 +657,7 @@ func (e *Engine) ListenPacketIn(vpcID, network, addr string) (net.PacketConn, er
 func (e *Engine) in(vpcID string, f func() error) error {
 	ns, err := openNetns(e.opts.NetnsPath(vpcID))
 	if err != nil {
-		return fmt.Errorf("vpc %s: %w", vpcID, err)
+		return fmt.Errorf("network namespace of %s: %w", vpcID, err)
 	}
 	defer ns.Close()
 	return on(ns, f)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/google/nftables"
@@ -37,10 +38,12 @@ type fabric struct {
 	uplink int    // index of the inner end
 	outer  string // name of the machine's end
 
-	settled bool            // layout is what the kernel has
-	layout  layout          //
-	loaded  *ruleset        // what the kernel has; nil: unknown
-	enis    map[string]*eni // attached, by id
+	settled bool                // layout is what the kernel has
+	layout  layout              //
+	loaded  map[family]*ruleset // what the kernel has; nil: unknown
+	enis    map[string]*eni     // attached, by id
+	flows   flows               // what was counted so far
+	parted  map[string]bool     // ways to peers beside which there are no others; nil: unknown
 
 	sweeps sync.WaitGroup
 	mu     sync.Mutex
@@ -50,14 +53,15 @@ type fabric struct {
 
 type eni struct {
 	ENI
-	prefix int // length of the subnet's prefix
-	router netip.Addr
-	ready  bool
+	prefix  int // length of the subnet's prefix
+	router  netip.Addr
+	subnet6 netip.Prefix
+	ready   bool
 }
 
 // openFabric finds or makes the namespace of a VPC.
 func openFabric(opts Options, v VPC) (*fabric, error) {
-	f := &fabric{vpc: v, outer: uplinkName(opts.Region, v.ID), enis: map[string]*eni{}}
+	f := &fabric{vpc: v, outer: uplinkName(opts.Region, v.ID), enis: map[string]*eni{}, loaded: map[family]*ruleset{}}
 	ns, err := openNetns(opts.NetnsPath(v.ID))
 	if errors.Is(err, os.ErrNotExist) {
 		ns, err = makeNetns(opts.NetnsPath(v.ID), routerSysctls)
@@ -84,6 +88,7 @@ func openFabric(opts Options, v VPC) (*fabric, error) {
 // that attaching an ENI writes no file.
 func routerSysctls() error {
 	for _, s := range [][2]string{
+		{"ipv4/conf/default/tag", routerTag},
 		{"ipv4/ip_forward", "1"},
 		{"ipv4/conf/all/rp_filter", "0"},
 		{"ipv4/conf/default/rp_filter", "0"}, // the ruleset checks sources, by interface
@@ -91,8 +96,11 @@ func routerSysctls() error {
 		{"ipv4/neigh/default/proxy_delay", "0"}, // the kernel's default waits up to 0.8 s
 		{"ipv4/conf/all/send_redirects", "0"},
 		{"ipv4/conf/default/send_redirects", "0"},
+		{"ipv6/conf/all/forwarding", "1"},
+		{"ipv6/conf/default/accept_ra", "0"},
+		{"ipv6/conf/default/accept_dad", "0"}, // both ends of a link are ours
 		{"ipv6/conf/all/disable_ipv6", "1"},
-		{"ipv6/conf/default/disable_ipv6", "1"},
+		{"ipv6/conf/default/disable_ipv6", "1"}, // until an interface has an address
 	} {
 		if err := sysctl(s[0], s[1]); err != nil {
 			return err
@@ -100,6 +108,10 @@ func routerSysctls() error {
 	}
 	return nil
 }
+
+// routerTag is what tells the namespace of a VPC from that of an ENI, which may forward too. The kernel keeps the number
+// for whoever wants to keep one.
+const routerTag = "190"
 
 // settle brings addresses, routes, rules and the uplink to l.
 func (f *fabric) settle(h *host, l layout) error {
@@ -114,24 +126,26 @@ func (f *fabric) settle(h *host, l layout) error {
 	if err := f.nl.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("lo: %w", err)
 	}
-	if err := f.connect(h); err != nil {
+	if err := f.connect(h, l.dual); err != nil {
 		return fmt.Errorf("uplink: %w", err)
 	}
 	if err := f.settleAddresses(lo, l); err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
-	if err := f.settleRoutes(l); err != nil {
+	whole, err := f.settleRoutes(l)
+	if err != nil {
 		return fmt.Errorf("routes: %w", err)
 	}
 	if err := f.settleRules(l); err != nil {
 		return fmt.Errorf("rules: %w", err)
 	}
-	f.layout, f.settled = l, true
+	// A route through an interface that is not there yet is a blackhole until the interface is.
+	f.layout, f.settled = l, whole
 	return nil
 }
 
 // connect makes the veth pair to the machine. Neither end needs an address: each knows the other's MAC for good.
-func (f *fabric) connect(h *host) error {
+func (f *fabric) connect(h *host, dual bool) error {
 	inner, err := f.nl.LinkByName(uplinkInner)
 	outer, outerErr := h.nl.LinkByName(f.outer)
 	if err != nil || outerErr != nil || inner.Attrs().ParentIndex != outer.Attrs().Index || outer.Attrs().ParentIndex != inner.Attrs().Index {
@@ -161,16 +175,33 @@ func (f *fabric) connect(h *host) error {
 		}
 	}
 	f.uplink = inner.Attrs().Index
-	return errors.Join(
+	err = errors.Join(
 		on(f.ns, func() error { return sysctl("ipv4/conf/"+uplinkInner+"/proxy_arp", "0") }),
 		f.nl.LinkSetUp(inner),
 		f.nl.NeighSet(neighbour(inner, gatewayHost, machineMAC)),
-		h.welcome(outer),
+		h.welcome(outer, dual),
 	)
+	if err == nil && dual {
+		err = errors.Join(f.enable6(uplinkInner), f.nl.NeighSet(neighbour(inner, gatewayHost6, machineMAC)))
+	}
+	return err
+}
+
+// enable6 turns IPv6 on for one link.
+func (f *fabric) enable6(link string) error {
+	return on(f.ns, func() error { return sysctl("ipv6/conf/"+link+"/disable_ipv6", "0") })
 }
 
 func neighbour(link netlink.Link, a netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
-	return &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac}
+	return &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: familyOf(a), State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac}
+}
+
+// familyOf is the kernel's number of the address's family.
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
 
 func (f *fabric) settleAddresses(lo netlink.Link, l layout) error {
@@ -183,7 +214,7 @@ func (f *fabric) settleAddresses(lo netlink.Link, l layout) error {
 		want[p] = true
 	}
 	for _, a := range have {
-		p, _ := prefixOf(a.IPNet)
+		p, _ := prefixOf(a.IPNet, unix.AF_INET)
 		switch {
 		case want[p]:
 			delete(want, p)
@@ -203,49 +234,71 @@ func (f *fabric) settleAddresses(lo netlink.Link, l layout) error {
 	return nil
 }
 
-func (f *fabric) settleRoutes(l layout) error {
-	have, err := dump(func() ([]netlink.Route, error) {
-		return f.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_UNSPEC},
-			netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	})
+// settleRoutes brings the routes of both families to l. It is not whole if a route leads through a link that is not
+// there.
+func (f *fabric) settleRoutes(l layout) (whole bool, err error) {
+	links, err := dump(f.nl.LinkList)
 	if err != nil {
-		return err
+		return false, err
+	}
+	index, shared := map[string]int{}, map[int]bool{}
+	for _, k := range links {
+		a := k.Attrs()
+		index[a.Name] = a.Index
+		shared[a.Index] = a.Name == uplinkInner || strings.HasPrefix(a.Name, peerPrefix)
 	}
 	type key struct {
 		table       uint32
 		destination netip.Prefix
 	}
 	want := map[key]bool{}
+	whole = true
 	for _, r := range l.routes {
-		want[key{r.table, r.destination}] = r.uplink
+		want[key{r.table, r.destination}] = true
 		n := &netlink.Route{Table: int(r.table), Dst: ipNet(r.destination), Protocol: routeProtocol}
-		if r.uplink {
-			n.LinkIndex, n.Gw, n.Flags = f.uplink, gatewayHost.AsSlice(), int(netlink.FLAG_ONLINK)
+		if at := index[r.link]; at != 0 {
+			n.LinkIndex, n.Gw, n.Flags = at, r.gateway.AsSlice(), int(netlink.FLAG_ONLINK)
 		} else {
 			n.Type = unix.RTN_BLACKHOLE
+			whole = whole && r.link == ""
 		}
 		if err := f.nl.RouteReplace(n); err != nil {
-			return fmt.Errorf("add %s to table %d: %w", r.destination, r.table, err)
+			return false, fmt.Errorf("add %s to table %d: %w", r.destination, r.table, err)
 		}
 	}
-	for _, r := range have {
-		p, ok := prefixOf(r.Dst)
-		_, wanted := want[key{uint32(r.Table), p}]
-		if r.LinkIndex != 0 && r.LinkIndex != f.uplink && r.Type == unix.RTN_UNICAST {
-			continue // an ENI's
+	for _, af := range []int{unix.AF_INET, unix.AF_INET6} {
+		have, err := dump(func() ([]netlink.Route, error) {
+			return f.nl.RouteListFiltered(af, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_UNSPEC},
+				netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return false, err
 		}
-		if !ok || wanted {
-			continue
-		}
-		if err := f.nl.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("remove %s from table %d: %w", p, r.Table, err)
+		for _, r := range have {
+			p, ok := prefixOf(r.Dst, af)
+			if r.Table == localTable && r.Type == unix.RTN_UNICAST && !shared[r.LinkIndex] {
+				continue // an ENI's own
+			}
+			if !ok || want[key{uint32(r.Table), p}] {
+				continue
+			}
+			if err := f.nl.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+				return false, fmt.Errorf("remove %s from table %d: %w", p, r.Table, err)
+			}
 		}
 	}
-	return nil
+	return whole, nil
 }
 
 func (f *fabric) settleRules(l layout) error {
-	have, err := dump(func() ([]netlink.Rule, error) { return f.nl.RuleList(unix.AF_INET) })
+	if err := f.settleRulesOf(unix.AF_INET, l); err != nil || !l.dual {
+		return err // without routes, the rules that a VPC with IPv6 had mean nothing
+	}
+	return f.settleRulesOf(unix.AF_INET6, l)
+}
+
+func (f *fabric) settleRulesOf(af int, l layout) error {
+	have, err := dump(func() ([]netlink.Rule, error) { return f.nl.RuleList(af) })
 	if err != nil {
 		return err
 	}
@@ -256,7 +309,7 @@ func (f *fabric) settleRules(l layout) error {
 	want := map[key]*netlink.Rule{}
 	put := func(priority int, mark uint32, table int) {
 		r := netlink.NewRule()
-		r.Family, r.Priority, r.Mark, r.Table = unix.AF_INET, priority, mark, table
+		r.Family, r.Priority, r.Mark, r.Table = af, priority, mark, table
 		if table < 0 {
 			r.Type = unix.RTN_BLACKHOLE
 		}
@@ -286,11 +339,11 @@ func (f *fabric) settleRules(l layout) error {
 	return nil
 }
 
-// load brings the nftables table to rs. What is loaded is known only after the first, complete replacement; if a
+// load brings an nftables table to rs. What is loaded is known only after the first, complete replacement; if a
 // difference cannot be applied the table is replaced as a whole, which also heals what others changed in it.
 func (f *fabric) load(rs *ruleset) error {
-	if f.loaded != nil {
-		d := compare(f.loaded, rs)
+	if old := f.loaded[rs.family]; old != nil {
+		d := compare(old, rs)
 		if d.empty() {
 			return nil
 		}
@@ -301,29 +354,58 @@ func (f *fabric) load(rs *ruleset) error {
 			err = runNft(f.ns, d.script())
 		}
 		if err == nil {
-			f.loaded = rs
+			f.loaded[rs.family] = rs
 			return nil
 		}
-		f.loaded = nil
+		delete(f.loaded, rs.family)
 	}
 	if err := runNft(f.ns, render(rs)); err != nil {
 		return err
 	}
-	f.loaded = rs
+	f.flows.seen = nil // the counters are new
+	f.loaded[rs.family] = rs
+	return nil
+}
+
+// unload removes the table of a family that the VPC does not have any more. Its routes are gone by then.
+func (f *fabric) unload(fam family) error {
+	tables, err := f.nft.ListTablesOfFamily(fam.netlink().Family)
+	if err != nil {
+		return fmt.Errorf("list nftables: %w", err)
+	}
+	delete(f.loaded, fam)
+	for _, t := range tables {
+		if t.Name == vpcTable {
+			return runNft(f.ns, "delete table "+fam.name()+"\n")
+		}
+	}
 	return nil
 }
 
 // forget ends what connection tracking knows of addresses, so that whoever gets one next starts afresh.
 func (f *fabric) forget(addresses map[netip.Addr]bool) error {
-	if len(addresses) == 0 {
-		return nil
-	}
-	for {
-		_, err := f.nl.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf(addresses))
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return err
+	for _, fam := range []family{ipv4, ipv6} {
+		some := flowsOf{}
+		for a := range addresses {
+			if fam.of(a) {
+				some[a] = true
+			}
+		}
+		for len(some) > 0 {
+			af := netlink.InetFamily(unix.AF_INET)
+			if fam == ipv6 {
+				af = unix.AF_INET6
+			}
+			_, err := f.nl.ConntrackDeleteFilters(netlink.ConntrackTable, af, some)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, netlink.ErrDumpInterrupted) {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 type flowsOf map[netip.Addr]bool
@@ -421,11 +503,18 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
+// prefixOf is a destination as the netlink package says it: a default route may have none.
+func prefixOf(n *net.IPNet, af int) (netip.Prefix, bool) {
 	if n == nil {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0), true // a default route
+		if af == unix.AF_INET6 {
+			return netip.PrefixFrom(netip.IPv6Unspecified(), 0), true
+		}
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0), true
 	}
 	a, ok := netip.AddrFromSlice(n.IP)
-	ones, _ := n.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), ones), ok
+	ones, bits := n.Mask.Size()
+	if bits == 32 {
+		a = a.Unmap()
+	}
+	return netip.PrefixFrom(a, ones), ok
 }

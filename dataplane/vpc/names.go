@@ -3,6 +3,7 @@ package vpc
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"hash/fnv"
 	"regexp"
 )
@@ -10,8 +11,8 @@ import (
 const (
 	// uplinkInner is the VPC's end of the veth pair to the machine.
 	uplinkInner = "uplink"
-	// eniInner is the name of an ENI inside its namespace.
-	eniInner = "eth0"
+	// peerPrefix starts the name of the way to another VPC.
+	peerPrefix = "p"
 	// vpcTable is the nftables table inside a VPC's namespace.
 	vpcTable = "berth"
 )
@@ -26,6 +27,17 @@ func linkName(eniID string) string {
 	}
 	return "e" + digest(eniID, 12)
 }
+
+// peerName is the name of both ends of the way between two VPCs.
+func peerName(id string) string {
+	if awsID.MatchString(id) {
+		return peerPrefix + id[len(id)-12:]
+	}
+	return peerPrefix + digest(id, 12)
+}
+
+// deviceName is the name of an ENI inside its namespace.
+func deviceName(n int) string { return fmt.Sprintf("eth%d", n) }
 
 // uplinkPrefix starts the name of everything that a region puts among the machine's own links.
 func uplinkPrefix(region string) string { return "b" + region + "-" }

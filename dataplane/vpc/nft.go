@@ -33,7 +33,7 @@ func runNft(ns *os.File, script string) error {
 // applyQuick applies a delta of elements and profile chains as one netlink transaction. Starting nft takes several
 // times as long as everything else that attaching an ENI needs.
 func applyQuick(conn *nftables.Conn, d delta) error {
-	table := &nftables.Table{Name: vpcTable, Family: nftables.TableFamilyIPv4}
+	table := d.family.netlink()
 	for _, c := range d.newChains {
 		nc := conn.AddChain(&nftables.Chain{Name: c.name, Table: table})
 		for _, to := range c.jumps {
@@ -58,6 +58,14 @@ func applyQuick(conn *nftables.Conn, d delta) error {
 	return conn.Flush()
 }
 
+// netlink names the table of a family.
+func (f family) netlink() *nftables.Table {
+	if f == ipv6 {
+		return &nftables.Table{Name: vpcTable, Family: nftables.TableFamilyIPv6}
+	}
+	return &nftables.Table{Name: vpcTable, Family: nftables.TableFamilyIPv4}
+}
+
 // netlink names the set; its types are already in the kernel.
 func (s *set) netlink(table *nftables.Table) *nftables.Set {
 	return &nftables.Set{Table: table, Name: s.name, IsMap: s.data != ""}
@@ -71,6 +79,8 @@ func (es elements) netlink() []nftables.SetElement {
 		}
 		switch v := e.value.(type) {
 		case nil:
+		case pass:
+			out[i].VerdictData = &expr.Verdict{Kind: expr.VerdictAccept}
 		case jump:
 			out[i].VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: string(v)}
 		default:

@@ -12,7 +12,7 @@ import (
 func render(rs *ruleset) string {
 	var b strings.Builder
 	// Declared first so that the delete always finds something.
-	fmt.Fprintf(&b, "table ip %s {\n}\ndelete table ip %s\ntable ip %s {\n", vpcTable, vpcTable, vpcTable)
+	fmt.Fprintf(&b, "table %[1]s {\n}\ndelete table %[1]s\ntable %[1]s {\n", rs.family.name())
 	for _, s := range rs.sets {
 		b.WriteString(s.declaration("\t"))
 	}
@@ -30,6 +30,9 @@ func render(rs *ruleset) string {
 	return b.String()
 }
 
+// name is the family's table of a VPC, as nft calls it.
+func (f family) name() string { return f.table() + " " + vpcTable }
+
 func (s *set) declaration(indent string) string {
 	var b strings.Builder
 	kind, types := "set", s.keys
@@ -37,6 +40,9 @@ func (s *set) declaration(indent string) string {
 		kind, types = "map", s.keys+" : "+s.data
 	}
 	fmt.Fprintf(&b, "%s%s %s {\n%s\ttype %s\n", indent, kind, s.name, indent, types)
+	if s.dynamic {
+		fmt.Fprintf(&b, "%s\tsize %d\n%s\tflags dynamic,timeout\n%s\ttimeout %ds\n", indent, flowsKept, indent, indent, int(flowIdle.Seconds()))
+	}
 	if len(s.elements) > 0 {
 		fmt.Fprintf(&b, "%s\telements = {\n", indent)
 		for _, text := range slices.Sorted(maps.Keys(s.elements)) {
@@ -61,6 +67,7 @@ func (c *chain) rules() []string {
 
 // delta is what leads from one ruleset to another.
 type delta struct {
+	family               family
 	newSets, oldSets     []*set
 	newElems, oldElems   []elements
 	newChains, oldChains []*chain
@@ -74,7 +81,7 @@ type elements struct {
 
 // compare returns how to get from old to new.
 func compare(old, new *ruleset) delta {
-	var d delta
+	d := delta{family: new.family}
 	oldSets, oldChains := map[string]*set{}, map[string]*chain{}
 	for _, s := range old.sets {
 		oldSets[s.name] = s
@@ -142,22 +149,24 @@ func (d delta) quick() bool {
 // old ones go after them.
 func (d delta) script() string {
 	var b strings.Builder
-	for _, s := range d.newSets {
-		fmt.Fprintf(&b, "table ip %s {\n%s}\n", vpcTable, s.declaration("\t"))
-	}
+	table := d.family.name()
+	// Elements of a new map may name new chains.
 	for _, c := range d.newChains {
 		if c.base != "" {
-			fmt.Fprintf(&b, "add chain ip %s %s { %s }\n", vpcTable, c.name, c.base)
+			fmt.Fprintf(&b, "add chain %s %s { %s }\n", table, c.name, c.base)
 		} else {
-			fmt.Fprintf(&b, "add chain ip %s %s\n", vpcTable, c.name)
+			fmt.Fprintf(&b, "add chain %s %s\n", table, c.name)
 		}
 	}
+	for _, s := range d.newSets {
+		fmt.Fprintf(&b, "table %s {\n%s}\n", table, s.declaration("\t"))
+	}
 	for _, c := range d.changed {
-		fmt.Fprintf(&b, "flush chain ip %s %s\n", vpcTable, c.name)
+		fmt.Fprintf(&b, "flush chain %s %s\n", table, c.name)
 	}
 	for _, c := range slices.Concat(d.newChains, d.changed) {
 		for _, r := range c.rules() {
-			fmt.Fprintf(&b, "add rule ip %s %s %s\n", vpcTable, c.name, r)
+			fmt.Fprintf(&b, "add rule %s %s %s\n", table, c.name, r)
 		}
 	}
 	write := func(verb string, es []elements) {
@@ -166,19 +175,19 @@ func (d delta) script() string {
 			for i, el := range e.list {
 				texts[i] = el.text()
 			}
-			fmt.Fprintf(&b, "%s element ip %s %s { %s }\n", verb, vpcTable, e.of.name, strings.Join(texts, ", "))
+			fmt.Fprintf(&b, "%s element %s %s { %s }\n", verb, table, e.of.name, strings.Join(texts, ", "))
 		}
 	}
 	write("delete", d.oldElems)
 	write("add", d.newElems)
 	for _, c := range d.oldChains {
-		fmt.Fprintf(&b, "flush chain ip %s %s\n", vpcTable, c.name)
-	}
-	for _, c := range d.oldChains {
-		fmt.Fprintf(&b, "delete chain ip %s %s\n", vpcTable, c.name)
+		fmt.Fprintf(&b, "flush chain %s %s\n", table, c.name)
 	}
 	for _, s := range d.oldSets {
-		fmt.Fprintf(&b, "delete set ip %s %s\n", vpcTable, s.name)
+		fmt.Fprintf(&b, "delete set %s %s\n", table, s.name)
+	}
+	for _, c := range d.oldChains {
+		fmt.Fprintf(&b, "delete chain %s %s\n", table, c.name)
 	}
 	return b.String()
 }

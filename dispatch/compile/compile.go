@@ -29,7 +29,9 @@ type Input struct {
 	Interface  *state.NetworkInterface // nil outside awsvpc
 	Subnet     netip.Prefix            // of the interface
 	Resolver   netip.Addr              // the VPC's resolver
-	Domain     string                  // search domain
+	Domain     string                  // search domains, with a space between
+	// Nameservers are asked instead of Resolver where DHCP options name some.
+	Nameservers []netip.Addr
 	// Digests that a service's deployment has fixed, by container name.
 	Digests map[string]string
 	// LogMode is the delivery mode of awslogs where a definition names none;
@@ -141,8 +143,14 @@ func eni(in Input) acs.ElasticNetworkInterface {
 	if in.Resolver.IsValid() {
 		out.DomainNameServers = []string{in.Resolver.String()}
 	}
+	for i, a := range in.Nameservers {
+		if i == 0 {
+			out.DomainNameServers = nil
+		}
+		out.DomainNameServers = append(out.DomainNameServers, a.String())
+	}
 	if in.Domain != "" {
-		out.DomainName = []string{in.Domain}
+		out.DomainName = strings.Fields(in.Domain)
 	}
 	return out
 }

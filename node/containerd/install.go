@@ -26,7 +26,7 @@ func installShim(path string, slim []byte) error {
 	if len(slim) > 0 {
 		return installSlim(path, slim)
 	}
-	return installSelf(path)
+	return InstallSelf(path)
 }
 
 // installSlim unpacks the program, unless that is what was unpacked last. A
@@ -54,9 +54,10 @@ func installSlim(path string, slim []byte) error {
 	return replace(note, bytes.NewReader([]byte(want)))
 }
 
-// installSelf takes a hard link, or, on another file system, a copy. A symbolic
+// InstallSelf puts this binary at path: a hard link, or, on another file system,
+// a copy. A symbolic
 // link would not do, for the shim executes itself again by its resolved path.
-func installSelf(path string) error {
+func InstallSelf(path string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 
 // shared are the tables of the region as a whole.
 var shared = map[string]bool{
-	"region": true, "node": true, "registrykey": true,
+	"region": true, "node": true, "registrykey": true, "identitykey": true,
 	"account": true, // goes last, by who closes it
 }
 

@@ -51,6 +51,7 @@ type Instance struct {
 	Node              string    // "" until it is placed
 	ReportedState     string    // by the node: running, stopped, gone
 	ReportedBoots     int       // the boot that runs, or ran last
+	ReportedEnd       string    // by the node: inside or crash, if it stopped by itself
 	Failure           string    // why the node could not boot it
 	ContainerInstance string    // ARN, once its agent has registered
 }

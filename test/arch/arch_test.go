@@ -77,7 +77,8 @@ var rules = []struct {
 	{"dispatch/...", []string{"dispatch/...", "auth/...", "aws/...", "store/..."}},
 
 	// HOST, RUN, KERNEL: they outlive the server and know nothing of its truth.
-	{"node/...", []string{"node/...", "dataplane/...", "dispatch/acs", "dispatch/fabric", "process"}},
+	{"node/guest", nil},
+	{"node/...", []string{"node/...", "agent/runtime", "dataplane/...", "dispatch/acs", "dispatch/fabric", "process"}},
 	{"agent/...", []string{"agent/...", "aws/...", "auth/sigv4", "dispatch/acs"}},
 	{"dataplane/...", []string{"dataplane/..."}},
 	{"process", nil},
