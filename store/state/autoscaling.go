@@ -104,9 +104,6 @@ type ScalingInstance struct {
 	Actions                   []LifecycleAction // those of its state
 }
 
-// Configured reports whether the hooks of its state have begun.
-func (i *ScalingInstance) Configured() bool { return len(i.Actions) > 0 }
-
 // Leaving reports whether the instance is on its way out.
 func (i *ScalingInstance) Leaving() bool {
 	return strings.HasPrefix(i.State, "Terminat") || strings.HasPrefix(i.State, "Detach")
@@ -236,7 +233,8 @@ type InstanceRefresh struct {
 	Doc                autoscaling.InstanceRefresh
 	Before             autoscaling.DesiredConfiguration // the group's, to go back to
 	BeforeLC           string                           // its launch configuration, if it had one
-	Replace            []string                         // instances that are to go, once it has begun
+	Begun              bool                             // what follows is known
+	Replace            []string                         // instances that are to go
 	Total              int                              // how many they were
 	Checkpoint         int                              // how many of the checkpoints are behind
 	ResumeAt           time.Time                        // the pause at a checkpoint, or the baking, ends
