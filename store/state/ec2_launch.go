@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -27,6 +28,11 @@ type Launch struct {
 	ServiceLinked   string                 // RequesterId, of services that launch
 	NewID           func() string          // 32 hex digits
 	Now             time.Time
+
+	// Of several launches that one transaction makes true: what gives addresses to all of them, and how
+	// many instances the others launch in the account.
+	Addresses *Addresses
+	Besides   int
 }
 
 // Launched are the rows of new instances. They must all be put in one
@@ -91,7 +97,7 @@ func (l Launch) Plan(r store.Reader) (*Launched, error) {
 			in.SubnetId = new(l.Subnet)
 		}
 	}
-	p := planner{Launch: l, in: in, r: r, addresses: FreeAddresses(r), out: &Launched{}}
+	p := planner{Launch: l, in: in, r: r, addresses: cmp.Or(l.Addresses, FreeAddresses(r)), out: &Launched{}}
 	if err := p.validate(); err != nil {
 		return nil, err
 	}
@@ -184,7 +190,7 @@ func (p *planner) validate() error {
 	case p.max < p.min:
 		return refuse("InvalidParameterValue", "Value (%d) for parameter maxCount is invalid. It must be at least minCount.", p.max)
 	}
-	have := 0
+	have := p.Besides
 	for i := range Instances.By(p.r, "account", p.Account) {
 		if i.State != "terminated" {
 			have++
