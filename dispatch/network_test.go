@@ -55,7 +55,7 @@ func network(t *testing.T) *store.DB {
 			{ID: "eni-nat", Node: "n1", Type: "nat_gateway", Owner: "nat-1", Address: ip("10.0.0.14"), Public: ip("198.18.0.14")},
 			{ID: "eni-ep", Node: "n1", Type: "vpc_endpoint", Owner: "vpce-1", Address: ip("10.0.0.15")},
 		} {
-			e.VPC, e.Subnet = "vpc-1", "subnet-1"
+			e.VPC, e.Subnet, e.Zone = "vpc-1", "subnet-1", "eu-west-1a"
 			state.NetworkInterfaces.Put(tx, e)
 		}
 		state.Endpoints.Put(tx, &state.Endpoint{ID: "vpce-1", VPC: "vpc-1", Service: "com.amazonaws.eu-west-1.ecs", Type: "Interface", State: "available", PrivateDNS: true})
@@ -118,7 +118,7 @@ func TestVPCShape(t *testing.T) {
 			{Protocol: 6, From: 22, To: 22, CIDR: pfx("0.0.0.0/0")}, {Allow: true, Protocol: -1, CIDR: pfx("0.0.0.0/0")}}}},
 		Peers: []fabric.Peer{{ID: "pcx-1", VPC: "vpc-2", CIDRs: []netip.Prefix{pfx("10.1.0.0/16")}, DNS: true}},
 		Names: map[string][]netip.Addr{"ecs.eu-west-1.amazonaws.com": {ip("10.0.0.15")},
-			"vpce-1.ecs.eu-west-1.vpce.amazonaws.com": {ip("10.0.0.15")}, "*.vpce-1.ecs.eu-west-1.vpce.amazonaws.com": {ip("10.0.0.15")}},
+			"vpce-1-1.ecs.eu-west-1.vpce.amazonaws.com": {ip("10.0.0.15")}, "vpce-1-1-eu-west-1a.ecs.eu-west-1.vpce.amazonaws.com": {ip("10.0.0.15")}},
 		Domain: "corp.example", Nameservers: []netip.Addr{ip("10.0.0.53")},
 	})
 	// The other side has not switched its names on.
