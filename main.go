@@ -14,6 +14,7 @@ import (
 
 	// First of all: under their names this program is a container's shim or
 	// init, and nothing else of it is to be set up.
+	_ "github.com/berth-run/berth/node/guest"
 	_ "github.com/berth-run/berth/node/reaper"
 	_ "github.com/berth-run/berth/node/shim"
 

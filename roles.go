@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,18 +15,21 @@ import (
 	"github.com/berth-run/berth/node"
 	daemon "github.com/berth-run/berth/node/containerd"
 	"github.com/berth-run/berth/process"
+	"github.com/berth-run/berth/service"
 )
 
 // A role is one of the processes that a region consists of. Each reads what it
 // needs from the region's directories, so that it can be started again by
 // anyone at any time.
 
-func newLog(role string) *slog.Logger {
+func newLog(role string) *slog.Logger { return newLogTo(os.Stderr, role) }
+
+func newLogTo(w io.Writer, role string) *slog.Logger {
 	level := slog.LevelInfo
 	if os.Getenv("BERTH_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("role", role)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})).With("role", role)
 }
 
 // settling makes a role give back the memory that it does not need.
@@ -60,7 +64,9 @@ func serverRole(ctx context.Context, o cli.RoleOptions) error {
 	if err != nil {
 		return err
 	}
-	return runServer(ctx, serverConfig{layout: l, settings: s, healthyAfter: o.HealthyAfter}, newLog("server"))
+	lines := service.NewLines(os.Stderr)
+	defer lines.Flush()
+	return runServer(ctx, serverConfig{layout: l, settings: s, healthyAfter: o.HealthyAfter}, newLogTo(lines, "server"))
 }
 
 // runtimeVariable names the OCI runtime that a node is to use instead of the
@@ -84,6 +90,7 @@ func nodeRole(ctx context.Context, o cli.RoleOptions) error {
 		Name: name, Server: l.socket(), Layout: l.nodeLayout(), Binary: binary, Containerd: o.Containerd, Log: newLog("node"),
 		OCIRuntime:     os.Getenv(runtimeVariable),
 		ContainerdArgs: roleArgs("containerd", l, "", o.HealthyAfter), AgentArgs: roleArgs("agent", l, o.Containerd, o.HealthyAfter),
+		Instances: instances(l.nodeLayout(), binary, append(roleArgs("agent", l, o.Containerd, o.HealthyAfter), "--")),
 	})
 }
 
@@ -138,6 +145,9 @@ func agentRole(ctx context.Context, o cli.RoleOptions) error {
 		return err
 	}
 	n := l.nodeLayout()
+	if len(o.Args) == 1 {
+		return instanceAgent(ctx, n, o.Args[0])
+	}
 	a, err := node.LoadAgentSettings(n.AgentSettings())
 	if err != nil {
 		return err
@@ -145,13 +155,16 @@ func agentRole(ctx context.Context, o cli.RoleOptions) error {
 	if err := process.Notify(); err != nil {
 		return err
 	}
-	binary, err := os.Executable()
-	if err != nil {
-		return err
+	// The program of the shim is an init, too, and where there is one the smaller of the two.
+	initPath := n.Containerd().Shim()
+	if a.Containerd != n.Containerd().Socket() {
+		if initPath, err = os.Executable(); err != nil {
+			return err
+		}
 	}
 	rt, err := containerd.New(containerd.Config{
 		Address: a.Containerd, Namespace: n.Namespace(), Dir: n.AgentRun(), Cgroup: n.Cgroup(),
-		OCIRuntime: a.OCIRuntime, InitPath: binary, Exits: n.Containerd().Exits(),
+		OCIRuntime: a.OCIRuntime, InitPath: initPath, Exits: n.Containerd().Exits(),
 	})
 	if err != nil {
 		return err

@@ -32,11 +32,13 @@ import (
 	"github.com/berth-run/berth/cli"
 	"github.com/berth-run/berth/control"
 	"github.com/berth-run/berth/control/address"
+	"github.com/berth-run/berth/control/boot"
 	"github.com/berth-run/berth/control/deploy"
 	"github.com/berth-run/berth/control/endpoint"
 	nat "github.com/berth-run/berth/control/gateway"
 	"github.com/berth-run/berth/control/lifecycle"
 	"github.com/berth-run/berth/control/place"
+	"github.com/berth-run/berth/control/place/fleet"
 	"github.com/berth-run/berth/control/reap"
 	"github.com/berth-run/berth/control/settle"
 	"github.com/berth-run/berth/control/vacate"
@@ -107,6 +109,8 @@ type server struct {
 	root     iam.RootKey
 	usage    *iam.Usage
 	owner    *owner.Owner
+	fleet    *fleet.Fleet
+	pool     netip.Prefix // of public addresses
 
 	freeing sync.Mutex // one collection at a time; nothing that answers calls takes it
 }
@@ -117,11 +121,12 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	s := &server{serverConfig: c, db: db, log: log}
+	s := &server{serverConfig: c, db: db, log: log, fleet: fleet.New(db)}
 	region, err := s.bootstrap(ctx, now)
 	if err != nil {
 		return nil, err
 	}
+	s.pool = region.PublicPool
 	if s.ca, err = service.OpenAuthority(c.tls(), now()); err != nil {
 		return nil, err
 	}
@@ -142,12 +147,22 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	}
 	endpoint := "http://" + reachable(c.Listen)
 	account := func(ctx context.Context) string { return auth.FromContext(ctx).Account }
-	ecsAPI := ecs.New(ecs.Config{DB: db, Region: c.Region, Account: region.Account, PassRole: authorizer.PassRole, NewID: newID,
-		PollEndpoint: func(context.Context) string { return endpoint }})
+	inside := insideAddress(c.Listen, region.PublicPool)
+	ecsAPI := ecs.New(ecs.Config{DB: db, Region: c.Region, Account: region.Account, PassRole: authorizer.PassRole, NewID: newID, Fleet: s.fleet,
+		PollEndpoint: func(ctx context.Context) string {
+			// Who came by the address inside VPCs has no other way here.
+			if host := auth.RequestFrom(ctx).Host; host == inside {
+				return "http://" + host
+			}
+			return endpoint
+		}})
 	if err := ecsAPI.Bootstrap(ctx); err != nil {
 		return nil, fmt.Errorf("set up default cluster: %w", err)
 	}
-	if err := tasksEnded(ctx, c.layout, ecsAPI); err != nil {
+	if err := dispatch.IdentityKey(ctx, db); err != nil {
+		return nil, err
+	}
+	if err := tasksEnded(ctx, c.layout, db, ecsAPI); err != nil {
 		return nil, err
 	}
 	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID,
@@ -217,9 +232,9 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	return s, nil
 }
 
-// tasksEnded hands on that the tasks of this machine ended with the region or
+// tasksEnded hands on that the tasks and instances of this machine ended with the region or
 // the machine. Nothing serves yet, so none can have begun since.
-func tasksEnded(ctx context.Context, l layout, tasks *ecs.ECS) error {
+func tasksEnded(ctx context.Context, l layout, db *store.DB, tasks *ecs.ECS) error {
 	if _, err := os.Stat(l.ended()); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -231,6 +246,9 @@ func tasksEnded(ctx context.Context, l layout, tasks *ecs.ECS) error {
 		return fmt.Errorf("name of this machine: %w", err)
 	}
 	if err := tasks.HostStopped(ctx, name); err != nil {
+		return err
+	}
+	if err := dispatch.HostStopped(ctx, db, name); err != nil {
 		return err
 	}
 	return os.Remove(l.ended())
@@ -261,11 +279,19 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	if ip := net.ParseIP(host); ip != nil {
 		ips = append(ips, ip)
 	}
+	ips = append(ips, net.IP(s.pool.Masked().Addr().AsSlice()))
 	tls := s.ca.TLS(service.Names(s.Region), ips, nil)
 
 	defer s.registry.Close()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.door.Serve(listener, tls) })
+	within, err := listenInside(gctx, s.Listen, s.pool)
+	if err != nil {
+		return err
+	}
+	if within != nil {
+		g.Go(func() error { return s.door.Serve(within, tls) })
+	}
 	g.Go(func() error {
 		if err := nodes.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve nodes: %w", err)
@@ -342,8 +368,8 @@ func (s *server) lead(ctx context.Context) error {
 	clock := control.Clock{Now: func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }, NewID: newID}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
-		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter}),
-		place.Controller, address.Controller, endpoint.Controller, nat.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
+		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -51,6 +52,8 @@ type Config struct {
 	Runtime              runtime.Runtime // required
 	CPU, Memory          int             // what the instance offers: CPU units, MiB
 	Zone                 string          // shown to tasks whose payload names none
+	Instance             *Instance       // nil: Fargate's hidden agent
+	Registration         *Registration   // what a real instance says of itself beside
 	CleanupWait          time.Duration   // how long a stopped task's containers are kept
 	Log                  *slog.Logger    // required
 }
@@ -92,6 +95,36 @@ func Run(ctx context.Context, cfg Config) error {
 	if door, err = gateway.Address(cfg.Endpoint); err != nil {
 		cfg.Log.Warn("tasks cannot reach the API by their own address", "err", err)
 	}
+	var tasks atomic.Pointer[engine.Engine]
+	tmds.Tasks = lookup{&tasks}
+	serve := func(ctx context.Context, task string, eni *acs.ElasticNetworkInterface) (io.Closer, error) {
+		client, err := netip.ParseAddr(eni.PrimaryIPv4())
+		if err != nil {
+			return nil, fmt.Errorf("address of %s: %w", eni.EC2ID, err)
+		}
+		vpc := readyMarker(cfg.NetnsDir, eni.EC2ID)
+		l, err := doors.Listen(ctx, vpc, metadata.Address, client)
+		if err != nil {
+			return nil, err
+		}
+		served := closers{tmds.Serve(task, l)}
+		if door == "" {
+			return served, nil
+		}
+		if l, err = doors.Listen(ctx, vpc, door, client); err != nil {
+			return nil, errors.Join(err, served.Close())
+		}
+		return append(served, gateway.Serve(l, target, cfg.Log)), nil
+	}
+	var host *engine.Host
+	if cfg.Instance != nil {
+		around, err := surround(ctx, cfg.Instance, door, target, tmds, tasks.Load, cfg)
+		if err != nil {
+			return fmt.Errorf("network of the instance: %w", err)
+		}
+		defer around.Close()
+		host, serve = around.host, around.serve(cfg.NetnsDir)
+	}
 	eng := engine.New(engine.Config{
 		Runtime: cfg.Runtime, Images: pulls, Credentials: creds,
 		Logs: &logs.Manager{API: client, Instance: self, Credentials: creds, Dir: filepath.Join(cfg.DataDir, "logs"), Log: cfg.Log},
@@ -109,25 +142,7 @@ func Run(ctx context.Context, cfg Config) error {
 			}
 			return path, await(ctx, netns.Await, readyMarker(cfg.NetnsDir, eni))
 		},
-		Serve: func(ctx context.Context, task string, eni *acs.ElasticNetworkInterface) (io.Closer, error) {
-			client, err := netip.ParseAddr(eni.PrimaryIPv4())
-			if err != nil {
-				return nil, fmt.Errorf("address of %s: %w", eni.EC2ID, err)
-			}
-			vpc := readyMarker(cfg.NetnsDir, eni.EC2ID)
-			l, err := doors.Listen(ctx, vpc, metadata.Address, client)
-			if err != nil {
-				return nil, err
-			}
-			served := closers{tmds.Serve(task, l)}
-			if door == "" {
-				return served, nil
-			}
-			if l, err = doors.Listen(ctx, vpc, door, client); err != nil {
-				return nil, errors.Join(err, served.Close())
-			}
-			return append(served, gateway.Serve(l, target, cfg.Log)), nil
-		},
+		Serve: serve, Host: host,
 		Submit: func(ctx context.Context, in *ecs.SubmitTaskStateChangeInput) error {
 			if in.Cluster == nil {
 				in.Cluster = new(cfg.Cluster)
@@ -136,7 +151,7 @@ func Run(ctx context.Context, cfg Config) error {
 		},
 		Region: cfg.Region, DataDir: cfg.DataDir, CleanupWait: cfg.CleanupWait, Log: cfg.Log,
 	})
-	tmds.Tasks = eng
+	tasks.Store(eng)
 	if err := eng.Recover(ctx); err != nil {
 		return err
 	}
@@ -152,6 +167,9 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		if arn == "" {
 			return nil // ctx is done
+		}
+		if err := cfg.Registration.keep(arn); err != nil {
+			return err
 		}
 		instance := session.Instance{Cluster: cfg.Cluster, ARN: arn, API: client, Creds: self}
 		endpoints := session.NewEndpoints(instance)
@@ -169,6 +187,19 @@ func Run(ctx context.Context, cfg Config) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// lookup finds containers in an engine that may not be there yet: those of an
+// earlier agent ask at once.
+type lookup struct {
+	engine *atomic.Pointer[engine.Engine]
+}
+
+func (l lookup) Lookup(id string) (*engine.Task, *engine.Container) {
+	if e := l.engine.Load(); e != nil {
+		return e.Lookup(id)
+	}
+	return nil, nil
 }
 
 // closers are closed together.
@@ -335,6 +366,7 @@ func registration(cfg Config) *ecs.RegisterContainerInstanceInput {
 		ecs.Attribute{Name: new("ecs.os-type"), Value: new("linux")},
 		ecs.Attribute{Name: new("ecs.os-family"), Value: new("LINUX")},
 		ecs.Attribute{Name: new("ecs.cpu-architecture"), Value: new(architecture)})
+	cfg.Registration.complete(in)
 	return in
 }
 

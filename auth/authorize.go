@@ -22,6 +22,9 @@ type Check struct {
 	// Keys are the condition keys of this action, such as ecs:cluster or
 	// aws:RequestTag/team. The global keys are added.
 	Keys map[string][]string
+	// Tags, if there is such, are those of the resource: the keys aws:ResourceTag/
+	// and <service>:ResourceTag/. It is called if a policy asks.
+	Tags func() []state.Tag
 	// Policy is the document attached to the resource, "" for none.
 	Policy string
 	// Account owns the resource, where its ARN does not say so, as those of
@@ -104,11 +107,18 @@ func (a *Authorizer) PassRole(ctx context.Context, r store.Reader, c *Caller, ro
 // awsAccount stands in the ARNs of what is AWS's own and everybody's, such as managed policies.
 const awsAccount = "aws"
 
-func accountOfARN(arn string) string {
-	if part := strings.SplitN(arn, ":", 6); len(part) == 6 {
-		return part[4]
+func accountOfARN(arn string) (account string) {
+	for range 4 {
+		var ok bool
+		if _, arn, ok = strings.Cut(arn, ":"); !ok {
+			return ""
+		}
 	}
-	return ""
+	account, _, ok := strings.Cut(arn, ":")
+	if !ok {
+		return ""
+	}
+	return account
 }
 
 // MayAssume decides by a role's trust policy, and by c's own policies where
@@ -314,6 +324,12 @@ func ManagedDocument(r store.Reader, arn string) (string, bool) {
 }
 
 func (a *Authorizer) decide(ctx context.Context, p *principal, c *Caller, check *Check) (policy.Decision, error) {
+	if c.isRoot() && check.Policy == "" && p.boundary == nil && p.session == nil {
+		// Of the root user no policy speaks but those of resources.
+		if owner := check.owner(); owner == "" || owner == c.Account {
+			return policy.Decision{Allowed: true}, nil
+		}
+	}
 	req, err := a.question(ctx, p, c, check)
 	if err != nil {
 		return policy.Decision{}, err
@@ -342,10 +358,36 @@ func (a *Authorizer) request(ctx context.Context, p *principal, c *Caller, check
 	return policy.Request{
 		Principal: policy.Principal{Account: c.Account, ARN: c.ARN, Parent: c.parent(), ID: c.PrincipalID(), Root: c.isRoot()},
 		Action:    check.Action, Resource: check.Resource,
-		Keys:     lowerKeys(check.Keys),
-		Global:   func(name string) ([]string, bool) { return a.global(around, p, c, check, name) },
+		Global: func(name string) ([]string, bool) {
+			if v, ok := check.key(name); ok {
+				return v, true
+			}
+			return a.global(around, p, c, check, name)
+		},
 		Identity: p.identity, Boundary: p.boundary, Session: p.session,
 	}
+}
+
+// key is the value of a condition key of the check's own, by lower-case name.
+func (c *Check) key(name string) ([]string, bool) {
+	for k, v := range c.Keys {
+		if strings.EqualFold(k, name) {
+			return v, true
+		}
+	}
+	if c.Tags == nil {
+		return nil, false
+	}
+	prefix, tag, ok := strings.Cut(name, ":resourcetag/")
+	if !ok || prefix != "aws" && !strings.HasPrefix(c.Action, prefix+":") {
+		return nil, false
+	}
+	for _, t := range c.Tags() {
+		if strings.EqualFold(t.Key, tag) {
+			return []string{t.Value}, true
+		}
+	}
+	return nil, false
 }
 
 // lowerKeys spells condition keys as package policy looks them up.

@@ -113,6 +113,12 @@ func conditions(r *Request, c *Caller, check *Check) []messageKey {
 		keys = map[string][]string{}
 	}
 	service, _, _ := strings.Cut(check.Action, ":")
+	if check.Tags != nil {
+		for _, t := range check.Tags() {
+			keys["aws:ResourceTag/"+t.Key] = []string{t.Value}
+			keys[service+":ResourceTag/"+t.Key] = []string{t.Value}
+		}
+	}
 	account, resource := c.Account, "*"
 	if part := strings.SplitN(check.Resource, ":", 6); len(part) == 6 {
 		account, resource = part[4], part[5]

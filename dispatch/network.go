@@ -187,8 +187,8 @@ func endpointNames(snap *store.Snapshot, v *state.VPC) map[string][]netip.Addr {
 	if !ok {
 		return nil
 	}
-	if names := state.EndpointNames(snap, region.Name, v.ID); len(names) > 0 {
-		return names
+	if out := state.EndpointNames(snap, region.Name, v.ID); len(out) > 0 {
+		return out
 	}
 	return nil
 }

@@ -26,6 +26,9 @@ import (
 // FargateCluster names the cluster that nodes' hidden instances are in. No API shows it.
 const FargateCluster = "berth-fargate"
 
+// maxReport bounds a frame of a node: a window of flows.
+const maxReport = 32 << 20
+
 // serveNode is one node's stream: it gets the networks, and says what became
 // of its interfaces.
 func (s *Server) serveNode(ctx context.Context, w http.ResponseWriter, r *http.Request) {
@@ -34,6 +37,7 @@ func (s *Server) serveNode(ctx context.Context, w http.ResponseWriter, r *http.R
 		s.Log.Warn("node upgrade", "err", err)
 		return
 	}
+	c.SetReadLimit(maxReport)
 	err = s.node(ctx, c)
 	finish(c, err)
 	if !ended(err) {
@@ -57,7 +61,7 @@ func (s *Server) node(ctx context.Context, c *websocket.Conn) error {
 	log := s.Log.With("node", hello.Name)
 	log.Info("node connected", "cpu", hello.CPU, "memory", hello.Memory)
 	st := &stream{Server: s, conn: c, node: hello.Name, instance: instance, log: log,
-		vpcs: map[string]fabric.VPC{}, groups: map[string]fabric.SecurityGroup{}, enis: map[string]fabric.Interface{}}
+		inst: newInstanceState(), vpcs: map[string]fabric.VPC{}, groups: map[string]fabric.SecurityGroup{}, enis: map[string]fabric.Interface{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return st.follow(gctx) })
 	g.Go(func() error { return st.reports(gctx) })
@@ -114,17 +118,28 @@ type stream struct {
 	vpcs   map[string]fabric.VPC
 	groups map[string]fabric.SecurityGroup
 	enis   map[string]fabric.Interface
+	inst   instanceState
 }
 
 func (s *stream) follow(ctx context.Context) error {
-	w := s.DB.Watch(append(slices.Clone(networkTables), state.SecurityGroups, state.NetworkInterfaces, state.FlowLogs)...)
+	tables := append(slices.Clone(networkTables), state.SecurityGroups, state.NetworkInterfaces, state.FlowLogs)
+	for _, t := range instanceTables {
+		if !slices.Contains(tables, t) {
+			tables = append(tables, t)
+		}
+	}
+	w := s.DB.Watch(tables...)
 	defer w.Close()
 	var renew time.Time
 	first := true
 	for {
 		wait, cancel := ctx, context.CancelFunc(func() {})
-		if !renew.IsZero() {
-			wait, cancel = context.WithTimeout(ctx, max(renew.Sub(s.Now()), time.Millisecond))
+		until := renew
+		if at := s.inst.renew(); !at.IsZero() && at.Before(until) {
+			until = at
+		}
+		if !until.IsZero() {
+			wait, cancel = context.WithTimeout(ctx, max(until.Sub(s.Now()), time.Millisecond))
 		}
 		snap, changes, err := w.Next(wait)
 		cancel()
@@ -134,10 +149,14 @@ func (s *stream) follow(ctx context.Context) error {
 			return ctx.Err()
 		case errors.Is(err, context.DeadlineExceeded):
 			snap = s.DB.Snapshot()
+			s.instances(snap, first, &d)
 		case err != nil:
 			return fmt.Errorf("watch networks: %w", err)
 		default:
 			d = s.difference(snap, changes)
+			if changes.Has(instanceTables...) {
+				s.instances(snap, first, &d)
+			}
 		}
 		d.Revision = snap.Revision()
 		if first {
@@ -152,7 +171,7 @@ func (s *stream) follow(ctx context.Context) error {
 			}
 			d.Agent, renew = a, s.Now().Add(credentialsLife/2)
 		}
-		if d.Full || d.Agent != nil || len(d.VPCs)+len(d.Groups)+len(d.Interfaces)+len(d.GoneVPCs)+len(d.GoneGroups)+len(d.GoneInterfaces) > 0 {
+		if d.Full || d.Agent != nil || len(d.VPCs)+len(d.Groups)+len(d.Interfaces)+len(d.GoneVPCs)+len(d.GoneGroups)+len(d.GoneInterfaces)+len(d.Instances)+len(d.GoneInstances) > 0 {
 			if err := writeJSON(ctx, s.conn, d); err != nil {
 				return err
 			}
@@ -323,6 +342,7 @@ func (s *stream) reports(ctx context.Context) error {
 					state.NetworkInterfaces.Put(tx, &n)
 				}
 			}
+			s.instanceReports(tx, rep.Instances)
 			return nil
 		})
 		if err := noted(ctx, s.log, "write report", err); err != nil {

@@ -19,6 +19,8 @@ import (
 	"github.com/berth-run/berth/dataplane/dns"
 	"github.com/berth-run/berth/dataplane/vpc"
 	"github.com/berth-run/berth/dispatch/fabric"
+	"github.com/berth-run/berth/node/instance"
+	"github.com/berth-run/berth/node/metadata"
 )
 
 // node is the state of a running node.
@@ -38,6 +40,9 @@ type node struct {
 	// Of the applying goroutine alone.
 	fabric   Fabric
 	resolver Resolver
+
+	instances *instance.Manager // nil: this node runs none
+	metadata  *metadata.Server  // of the applying goroutine alone
 }
 
 // wanted is the desired state, by key.
@@ -48,14 +53,18 @@ type wanted struct {
 	// Gone are interfaces that were wanted here and are to be reported as
 	// removed once nothing of them is left.
 	Gone map[string]bool `json:"gone"`
+	// Instances are those of this node, GoneInstances those that are to go.
+	Instances     map[string]fabric.Instance `json:"instances,omitempty"`
+	GoneInstances map[string]bool            `json:"goneInstances,omitempty"`
 }
 
 func newWanted() wanted {
-	return wanted{VPCs: map[string]fabric.VPC{}, Groups: map[string]fabric.SecurityGroup{}, Interfaces: map[string]fabric.Interface{}, Gone: map[string]bool{}}
+	return wanted{VPCs: map[string]fabric.VPC{}, Groups: map[string]fabric.SecurityGroup{}, Interfaces: map[string]fabric.Interface{}, Gone: map[string]bool{},
+		Instances: map[string]fabric.Instance{}, GoneInstances: map[string]bool{}}
 }
 
 func (w wanted) clone() wanted {
-	return wanted{maps.Clone(w.VPCs), maps.Clone(w.Groups), maps.Clone(w.Interfaces), maps.Clone(w.Gone)}
+	return wanted{maps.Clone(w.VPCs), maps.Clone(w.Groups), maps.Clone(w.Interfaces), maps.Clone(w.Gone), maps.Clone(w.Instances), maps.Clone(w.GoneInstances)}
 }
 
 // take works a frame into the desired state.
@@ -94,6 +103,7 @@ func (w *wanted) take(d fabric.Desired) {
 		}
 		w.Interfaces[i.ID] = i
 	}
+	w.takeInstances(d)
 }
 
 // saved is what a node remembers of the server.
@@ -160,6 +170,9 @@ func (n *node) receive(d fabric.Desired) error {
 // again, ever more slowly; what the server says meanwhile comes at once.
 func (n *node) apply(ctx context.Context) error {
 	defer func() {
+		if n.metadata != nil {
+			_ = n.metadata.Close()
+		}
 		if n.resolver != nil {
 			_ = n.resolver.Close()
 		}
@@ -209,7 +222,11 @@ func (n *node) applyOnce(ctx context.Context, region *fabric.Region, want wanted
 		n.mu.Lock()
 		n.opened = f
 		n.mu.Unlock()
+		n.metadata = metadata.New(metadata.Options{Listen: f.ListenIn, Log: n.log})
 		n.resolver = n.cfg.NewResolver(dns.Options{Listen: f.ListenIn, ListenPacket: f.ListenPacketIn, Log: n.log})
+	}
+	if err := n.setInstances(region, want); err != nil {
+		return err
 	}
 	cfg := vpcConfig(want)
 	names := dnsConfig(region, want)
@@ -219,7 +236,13 @@ func (n *node) applyOnce(ctx context.Context, region *fabric.Region, want wanted
 	if err := n.resolver.Set(ctx, n.existing(names)); err != nil {
 		errs = append(errs, fmt.Errorf("resolver: %w", err))
 	}
+	if err := n.metadata.Set(n.clients(want, true)); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := n.fabric.Set(ctx, cfg); err != nil {
+		errs = append(errs, err)
+	}
+	if err := n.metadata.Set(n.clients(want, false)); err != nil {
 		errs = append(errs, err)
 	}
 	if err := n.resolver.Set(ctx, names); err != nil {
@@ -245,6 +268,9 @@ func (n *node) attached(id string, err error) {
 		s.Error = err.Error()
 	}
 	n.reports.add(s)
+	if n.instances != nil {
+		n.instances.Poke()
+	}
 }
 
 // removed reports the interfaces of which nothing is left. The kernel is
@@ -369,13 +395,14 @@ func dnsConfig(region *fabric.Region, w wanted) dns.Config {
 
 // reports collects what is to be told, the latest of each interface.
 type reports struct {
-	mu   sync.Mutex
-	m    map[string]fabric.InterfaceStatus
-	wake chan struct{}
+	mu        sync.Mutex
+	m         map[string]fabric.InterfaceStatus
+	instances map[string]fabric.InstanceStatus
+	wake      chan struct{}
 }
 
 func newReports() *reports {
-	return &reports{m: map[string]fabric.InterfaceStatus{}, wake: make(chan struct{}, 1)}
+	return &reports{m: map[string]fabric.InterfaceStatus{}, instances: map[string]fabric.InstanceStatus{}, wake: make(chan struct{}, 1)}
 }
 
 func (r *reports) add(s fabric.InterfaceStatus) {

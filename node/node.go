@@ -138,6 +138,9 @@ type Config struct {
 
 	Log *slog.Logger // required
 
+	// Instances is how instances are run here; nil runs none.
+	Instances *Instances
+
 	// OpenFabric and NewResolver are the real ones if nil.
 	OpenFabric  func(vpc.Options) (Fabric, error)
 	NewResolver func(dns.Options) Resolver
@@ -197,6 +200,11 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Log.Info("OCI runtime", "name", chosen.Name, "because", chosen.Why)
 	}
 	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), flows: newFlows(), agent: make(chan struct{}, 1)}
+	if cfg.Instances != nil {
+		if err := n.openInstances(); err != nil {
+			return err
+		}
+	}
 	switch err := n.recall(); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -211,6 +219,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if cfg.AgentArgs != nil {
 		g.Go(func() error { return n.keepAgent(ctx) })
+	}
+	if n.instances != nil {
+		g.Go(func() error { return n.instances.Run(ctx) })
 	}
 	g.Go(func() error { return n.apply(ctx) })
 	g.Go(func() error { return n.countFlows(ctx) })

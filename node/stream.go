@@ -90,10 +90,15 @@ func (n *node) tell(ctx context.Context, c *websocket.Conn) error {
 	known := n.status()
 	n.mu.Unlock()
 	n.reports.giveBack(known)
+	if n.instances != nil {
+		n.reports.giveBackInstances(n.instances.Status())
+	}
 	for {
-		if out := n.reports.take(); len(out) > 0 {
-			if err := write(ctx, c, fabric.Report{Interfaces: out}); err != nil {
+		out, instances := n.reports.take(), n.reports.takeInstances()
+		if len(out)+len(instances) > 0 {
+			if err := write(ctx, c, fabric.Report{Interfaces: out, Instances: instances}); err != nil {
 				n.reports.giveBack(out)
+				n.reports.giveBackInstances(instances)
 				return err
 			}
 		}

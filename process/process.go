@@ -18,10 +18,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Spec is one child.
@@ -34,6 +37,14 @@ type Spec struct {
 	RunDir, LogDir string
 	// Grace is how long the child may take to end after SIGTERM; then SIGKILL.
 	Grace time.Duration
+	// LogName is the log's name if it is not <name>.log.
+	LogName string
+	// LogMode is the log's mode if it is not for its owner alone.
+	LogMode os.FileMode
+	// Netns is the network namespace that the child starts in, "" this process's.
+	Netns string
+	// Cgroups are directories of cgroups that the child is put into.
+	Cgroups []string
 	// Ready is called each time the child says that it serves, see Notify; may be nil.
 	Ready func()
 }
@@ -106,7 +117,14 @@ func Keep(ctx context.Context, s Spec, log *slog.Logger) error {
 
 // run is one life of the child.
 func run(ctx context.Context, s Spec, restarts int, log *slog.Logger) error {
-	out, err := openLog(filepath.Join(s.LogDir, s.Name+".log"))
+	name := s.LogName
+	if name == "" {
+		name = s.Name + ".log"
+	}
+	out, err := openLog(filepath.Join(s.LogDir, name))
+	if err == nil && s.LogMode != 0 {
+		err = out.Chmod(s.LogMode)
+	}
 	if err != nil {
 		return err
 	}
@@ -122,12 +140,17 @@ func run(ctx context.Context, s Spec, restarts int, log *slog.Logger) error {
 	c.ExtraFiles = []*os.File{w}
 	// Its own process group: an interrupt at the terminal is the supervisor's to pass on.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	err = c.Start()
+	err = start(c, s.Netns)
 	w.Close()
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	log.Info("process started", "pid", c.Process.Pid)
+	for _, dir := range s.Cgroups {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), strconv.AppendInt(nil, int64(c.Process.Pid), 10), 0o644); err != nil {
+			log.Error("process is outside of its cgroup", "err", err)
+		}
+	}
 	if err := writePID(s.RunDir, s.Name, c.Process.Pid, restarts); err != nil {
 		log.Error("pid file", "err", err)
 	}
@@ -164,6 +187,29 @@ func run(ctx context.Context, s Spec, restarts int, log *slog.Logger) error {
 		err = errors.New("exit status 0")
 	}
 	return err
+}
+
+// start starts a command, in another network namespace if one is named.
+func start(c *exec.Cmd, netns string) error {
+	if netns == "" {
+		return c.Start()
+	}
+	ns, err := os.Open(netns)
+	if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer ns.Close()
+	result := make(chan error, 1)
+	go func() {
+		// The thread is never unlocked: it ends with this goroutine, so no other one runs in the namespace.
+		runtime.LockOSThread()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("network namespace: %w", err)
+			return
+		}
+		result <- c.Start()
+	}()
+	return <-result
 }
 
 // end asks the child to end, and kills it if it does not.

@@ -46,9 +46,11 @@ func (d *Door) readBody(r *http.Request) (body []byte, release func(), err error
 		return nil, release, nil
 	}
 	limit := limitOf(r)
-	tooLarge := wire.NewError(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", fmt.Sprintf("Your request body is larger than %d bytes.", limit))
+	tooLarge := func() error {
+		return wire.NewError(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", fmt.Sprintf("Your request body is larger than %d bytes.", limit))
+	}
 	if r.ContentLength > int64(limit) {
-		return nil, release, tooLarge
+		return nil, release, tooLarge()
 	}
 	want := firstRead
 	if r.ContentLength > 0 {
@@ -80,7 +82,7 @@ func (d *Door) readBody(r *http.Request) (body []byte, release func(), err error
 		}
 		// One byte more than may come tells that too much does.
 		if len(body) > limit {
-			return nil, release, tooLarge
+			return nil, release, tooLarge()
 		}
 		want = min(2*want, limit+1)
 		if r.ContentLength > 0 {

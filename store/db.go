@@ -63,8 +63,8 @@ type DB struct {
 
 // A backend keeps the keys and orders the commits. Memory and etcd are the two.
 type backend interface {
-	// commit does the ops at one revision if all compares hold; otherwise it returns
-	// errStale and a revision at which they do not.
+	// commit does the ops at one revision if all compares hold, and tells the mirror (landed);
+	// otherwise it returns errStale and a revision at which they do not.
 	commit(ctx context.Context, r *request) (rev int64, err error)
 	// catchUp is called when the mirror lags behind rev, to make the backend tell it.
 	catchUp(ctx context.Context, rev int64)
@@ -155,7 +155,7 @@ func OpenMemory() *DB {
 	}
 	db := newDB(Config{CheckFrozen: true}, keys)
 	db.mirror = newMirror(newState(db.metas))
-	db.b = newMemory()
+	db.b = newMemory(db)
 	return db
 }
 
@@ -294,16 +294,24 @@ func (db *DB) attempt(ctx context.Context, base *state, fn func(*Tx) error, alon
 	case err != nil:
 		return 0, err
 	}
-	for _, c := range req.changes {
-		if c.e != nil {
-			c.e.rev = rev
-		}
-	}
-	db.mirror.commit(rev, req.changes)
 	if err := db.mirror.wait(ctx, rev); err != nil {
 		return rev, fmt.Errorf("%w: it happened at revision %d but is not visible yet: %w", ErrUnknown, rev, err)
 	}
 	return rev, nil
+}
+
+// landed tells the mirror of everything that was committed at one revision.
+func (db *DB) landed(rev int64, all ...*request) {
+	changes := all[0].changes
+	for _, r := range all[1:] {
+		changes = append(changes, r.changes...)
+	}
+	for _, c := range changes {
+		if c.e != nil {
+			c.e.rev = rev
+		}
+	}
+	db.mirror.commit(rev, changes)
 }
 
 // flights are the keys that commits under way are about to write.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,9 +24,10 @@ const (
 )
 
 const (
-	loadPage    = 1000             // keys per read when everything is read
-	retryPause  = time.Second      // before an external etcd is asked again
-	leaderTTL   = 10               // seconds until a dead leader has lost the lead
+	loadPage    = 1000        // keys per read when everything is read
+	retryPause  = time.Second // before an external etcd is asked again
+	leaderTTL   = 10          // seconds until a dead leader has lost the lead
+	ownSoon     = 5 * time.Millisecond
 	resignLimit = 2 * time.Second  // for giving up the lead properly
 	dialTimeout = 10 * time.Second // to an external etcd
 )
@@ -43,6 +45,7 @@ type etcd struct {
 	end    context.CancelCauseFunc
 	wctx   context.Context // the watch's; RequestProgress finds the stream by it
 	wg     sync.WaitGroup
+	group  group
 	strays map[string]bool // tables found in etcd that this process does not know
 }
 
@@ -269,10 +272,18 @@ func (b *etcd) watch(rev int64) error {
 		var (
 			changes []change
 			last    int64
-			passed  = b.db.mirror.load().rev
 		)
 		for _, ev := range resp.Events {
 			last = max(last, ev.Kv.ModRevision)
+		}
+		if b.server != nil && b.group.busy() {
+			// Nobody else writes: most likely the one who does is about to tell the mirror.
+			limit, stop := context.WithTimeout(ctx, ownSoon)
+			_ = b.db.mirror.wait(limit, last)
+			stop()
+		}
+		passed := b.db.mirror.load().rev
+		for _, ev := range resp.Events {
 			if ev.Kv.ModRevision <= passed {
 				continue
 			}
@@ -303,19 +314,38 @@ func (b *etcd) commit(ctx context.Context, r *request) (int64, error) {
 	if len(r.ops) > maxTxnOps || len(r.compares)+len(r.ranges) > maxTxnOps || r.size() > maxRequestBytes {
 		return 0, fmt.Errorf("%w: %d writes, %d reads, %d bytes", ErrTooLarge, len(r.ops), len(r.compares), r.size())
 	}
-	puts := false
+	puts := slices.ContainsFunc(r.ops, func(o op) bool { return o.value != nil })
+	if b.server != nil && puts {
+		if err := b.server.room(); err != nil {
+			return 0, err
+		}
+	}
+	if b.server != nil {
+		return b.together(ctx, r, puts)
+	}
+	cctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.life, cancel)()
+	cmps, ops := r.txn()
+	resp, err := b.client.Txn(cctx).If(cmps...).Then(ops...).Commit()
+	if err != nil {
+		return 0, b.commitError(err)
+	}
+	if !resp.Succeeded {
+		return resp.Header.Revision, errStale
+	}
+	b.committed(resp.Header.Revision, puts, r.size(), r)
+	return resp.Header.Revision, nil
+}
+
+// txn is the transaction in the words of etcd's client.
+func (r *request) txn() ([]clientv3.Cmp, []clientv3.Op) {
 	ops := make([]clientv3.Op, len(r.ops))
 	for i, o := range r.ops {
 		if o.value == nil {
 			ops[i] = clientv3.OpDelete(o.key)
 		} else {
 			ops[i] = clientv3.OpPut(o.key, string(o.value))
-			puts = true
-		}
-	}
-	if b.server != nil && puts {
-		if err := b.server.room(); err != nil {
-			return 0, err
 		}
 	}
 	cmps := make([]clientv3.Cmp, 0, len(r.compares)+len(r.ranges))
@@ -325,24 +355,22 @@ func (b *etcd) commit(ctx context.Context, r *request) (int64, error) {
 	for _, g := range r.ranges {
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(g.prefix), "<", g.rev+1).WithPrefix())
 	}
-	cctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(b.life, cancel)()
-	resp, err := b.client.Txn(cctx).If(cmps...).Then(ops...).Commit()
-	if err != nil {
-		return 0, b.commitError(err)
-	}
-	if !resp.Succeeded {
-		return resp.Header.Revision, errStale
+	return cmps, ops
+}
+
+// committed tells the mirror and the embedded server of what happened at a revision.
+func (b *etcd) committed(rev int64, puts bool, bytes int, all ...*request) {
+	if len(all) == 0 {
+		return
 	}
 	switch {
 	case b.server == nil:
 	case puts:
-		b.server.put(r.size())
+		b.server.put(bytes)
 	default:
 		b.server.freed()
 	}
-	return resp.Header.Revision, nil
+	b.db.landed(rev, all...)
 }
 
 // commitError sorts out which errors mean that nothing happened.

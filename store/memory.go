@@ -9,6 +9,7 @@ import (
 // memory is a backend without etcd: it knows each key's ModRevision, as etcd does, and numbers the
 // commits. The objects themselves are in the mirror.
 type memory struct {
+	db   *DB
 	life context.Context
 	end  context.CancelCauseFunc
 
@@ -17,8 +18,8 @@ type memory struct {
 	keys map[string]int64
 }
 
-func newMemory() *memory {
-	b := &memory{keys: map[string]int64{}}
+func newMemory(db *DB) *memory {
+	b := &memory{db: db, keys: map[string]int64{}}
 	b.life, b.end = context.WithCancelCause(context.Background())
 	return b
 }
@@ -55,6 +56,7 @@ func (b *memory) commit(ctx context.Context, r *request) (int64, error) {
 			b.keys[o.key] = b.rev
 		}
 	}
+	b.db.landed(b.rev, r)
 	return b.rev, nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"go.etcd.io/etcd/server/v3/config"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/features"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
@@ -73,6 +74,7 @@ type server struct {
 	reserve uint64
 	etcd    *etcdserver.EtcdServer
 	client  *clientv3.Client
+	kv      pb.KVServer // what client calls, without a copy of everything on the way
 	log     *slog.Logger
 	died    chan struct{} // closed when etcd has given up
 	dying   sync.Once
@@ -174,7 +176,7 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger, die func(err
 		s.etcd.HardStop()
 		return nil, ctx.Err()
 	}
-	s.client = v3client.New(s.etcd)
+	s.client, s.kv = v3client.New(s.etcd), v3rpc.NewQuotaKVServer(s.etcd)
 	return s, nil
 }
 

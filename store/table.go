@@ -150,11 +150,7 @@ func (t *Table[T]) All(r Reader) iter.Seq[*T] { return t.Prefix(r, "") }
 // compared at commit: see Guard.
 func (t *Table[T]) Prefix(r Reader, p string) iter.Seq[*T] {
 	return func(yield func(*T) bool) {
-		for e := range r.scan(t.m, p) {
-			if !yield(e.obj.(*T)) {
-				return
-			}
-		}
+		r.scan(t.m, p)(func(e *entry) bool { return yield(e.obj.(*T)) })
 	}
 }
 
@@ -172,11 +168,7 @@ func (t *Table[T]) After(r Reader, index, value, key string) iter.Seq[*T] {
 		panic(fmt.Sprintf("store: table %q has no index %q", t.m.name, index))
 	}
 	return func(yield func(*T) bool) {
-		for e := range r.scanIndex(t.m, i, value, key) {
-			if !yield(e.obj.(*T)) {
-				return
-			}
-		}
+		r.scanIndex(t.m, i, value, key)(func(e *entry) bool { return yield(e.obj.(*T)) })
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 type Tx struct {
 	db     *DB
 	base   *state
-	now    *state // base and the writes
+	now    *state // base and the writes but for those of late
+	late   []change
 	reads  map[ref]int64
 	ranges []rangeGuard
 	writes map[ref]*write
@@ -70,7 +71,10 @@ func (tx *Tx) lookup(m *tableMeta, key string) *entry {
 		return nil // cannot exist, so there is nothing to compare
 	}
 	tx.read(m, key)
-	e := tx.now.lookup(m, key)
+	e, written := tx.written(m, key)
+	if !written {
+		e = tx.base.lookup(m, key)
+	}
 	if e != nil && e.err != nil {
 		// A decision must not rest on an object that is there and cannot be seen.
 		tx.fail(e.err)
@@ -78,12 +82,31 @@ func (tx *Tx) lookup(m *tableMeta, key string) *entry {
 	return e
 }
 
-func (tx *Tx) scan(m *tableMeta, prefix string) iter.Seq[*entry] { return tx.now.scan(m, prefix) }
-func (tx *Tx) scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry] {
-	return tx.now.scanIndex(m, index, value, after)
+// written is what the transaction itself put at a key: nil if it deleted that.
+func (tx *Tx) written(m *tableMeta, key string) (e *entry, ok bool) {
+	if w := tx.writes[ref{m, key}]; w != nil {
+		return w.e, true
+	}
+	return nil, false
 }
-func (tx *Tx) count(m *tableMeta) int                      { return tx.now.count(m) }
-func (tx *Tx) sum(m *tableMeta, sum int, value string) int { return tx.now.sum(m, sum, value) }
+
+// current is the base and all writes. Trees cost much more than the map of writes, and most
+// transactions read what they wrote by key, if at all: so they are made when they are asked for.
+func (tx *Tx) current() *state {
+	if len(tx.late) > 0 {
+		tx.now, tx.late = tx.now.with(tx.base.rev, tx.late), nil
+	}
+	return tx.now
+}
+
+func (tx *Tx) scan(m *tableMeta, prefix string) iter.Seq[*entry] {
+	return tx.current().scan(m, prefix)
+}
+func (tx *Tx) scanIndex(m *tableMeta, index int, value, after string) iter.Seq[*entry] {
+	return tx.current().scanIndex(m, index, value, after)
+}
+func (tx *Tx) count(m *tableMeta) int                      { return tx.current().count(m) }
+func (tx *Tx) sum(m *tableMeta, sum int, value string) int { return tx.current().sum(m, sum, value) }
 
 func (tx *Tx) put(m *tableMeta, v any) {
 	key := m.key(v)
@@ -124,7 +147,7 @@ func (tx *Tx) write(m *tableMeta, key string, w *write) {
 		tx.writes = make(map[ref]*write, 8)
 	}
 	tx.writes[ref{m, key}] = w
-	tx.now = tx.now.with(tx.base.rev, []change{{m, key, w.e}})
+	tx.late = append(tx.late, change{m, key, w.e})
 }
 
 func (tx *Tx) guardPrefix(m *tableMeta, prefix string) {

@@ -251,8 +251,11 @@ func (s *state) sum(m *tableMeta, sum int, value string) int {
 // walk yields the entries below prefix that hold an object.
 func walk(t *iradix.Tree[*entry], prefix []byte) iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
-		for e := range walkAll(t, prefix) {
-			if e.err == nil && !yield(e) {
+		it := t.Root().Iterator()
+		it.SeekPrefix(prefix)
+		for {
+			_, e, ok := it.Next()
+			if !ok || e.err == nil && !yield(e) {
 				return
 			}
 		}

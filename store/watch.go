@@ -121,17 +121,10 @@ func (w *Watch) Next(ctx context.Context) (*Snapshot, Changes, error) {
 				return nil, Changes{}, ctx.Err()
 			}
 		}
-		w.mu.Lock()
-		if w.all || len(w.changed) > 0 {
-			snap := &Snapshot{w.state}
-			c := Changes{All: w.all, keys: w.changed, snap: snap}
-			w.all, w.changed, w.size = false, nil, 0
-			if w.err != nil {
-				w.signal()
-			}
-			w.mu.Unlock()
+		if snap, c, ok := w.Poll(); ok {
 			return snap, c, nil
 		}
+		w.mu.Lock()
 		err := w.err
 		if err != nil {
 			w.signal() // so that every later call returns it too
@@ -141,6 +134,22 @@ func (w *Watch) Next(ctx context.Context) (*Snapshot, Changes, error) {
 			return nil, Changes{}, err
 		}
 	}
+}
+
+// Poll is Next for one who does not wait: it reports false if nothing has changed.
+func (w *Watch) Poll() (*Snapshot, Changes, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.all && len(w.changed) == 0 {
+		return nil, Changes{}, false
+	}
+	snap := &Snapshot{w.state}
+	c := Changes{All: w.all, keys: w.changed, snap: snap}
+	w.all, w.changed, w.size = false, nil, 0
+	if w.err != nil {
+		w.signal()
+	}
+	return snap, c, true
 }
 
 // Close ends the watch. A Next that waits returns ErrClosed.

@@ -66,6 +66,11 @@ func (r *Runtime) bury(id string, pid int) { r.buried.put(exitKey{id, pid}, true
 // try. The caller holds the container's lock, and the daemon has said that it
 // has no task of it.
 func (r *Runtime) clear(ctx context.Context, id, group string) error {
+	free, err := r.groups.alone(ctx, group)
+	if err != nil {
+		return err
+	}
+	defer free()
 	serves, err := r.serving(ctx, id, group)
 	if err != nil {
 		return err
@@ -83,6 +88,10 @@ func (r *Runtime) clear(ctx context.Context, id, group string) error {
 	if err := os.RemoveAll(filepath.Join(r.ociRoot(), id)); err != nil {
 		return fmt.Errorf("notes of a half-made container: %w", err)
 	}
+	return r.removeBundles(id)
+}
+
+func (r *Runtime) removeBundles(id string) error {
 	for _, bundle := range r.bundles(id) {
 		if err := removeBundle(bundle); err != nil {
 			return fmt.Errorf("remove half-made bundle: %w", err)
@@ -96,7 +105,8 @@ func (r *Runtime) ociRoot() string { return filepath.Join(r.cfg.Dir, "oci", r.cf
 
 // serving tells of a shim whether it answers for other containers of a group:
 // then their processes are its children. What has ended has no parent any more;
-// if the others have all ended, any shim may be theirs.
+// if the others have all ended, any shim may be theirs. Of one that is being
+// made it cannot tell: the caller has the group alone.
 func (r *Runtime) serving(ctx context.Context, id, group string) (func(shim int) bool, error) {
 	if group == "" {
 		return func(int) bool { return false }, nil
@@ -129,6 +139,11 @@ func (r *Runtime) serving(ctx context.Context, id, group string) (func(shim int)
 // single ends the shims that earlier tries of a Create have left, when a later
 // one has succeeded on another shim.
 func (r *Runtime) single(ctx context.Context, id, group string) error {
+	free, err := r.groups.alone(ctx, group)
+	if err != nil {
+		return err
+	}
+	defer free()
 	got, err := r.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
 	if err != nil {
 		return native(err)
@@ -248,14 +263,18 @@ func ended(ctx context.Context, pidfd int) error {
 }
 
 // bundles are the directories that the daemon has for a container's task. It
-// keeps them beside its socket: ours in a directory of their own.
+// keeps them beside its socket: ours in a directory of their own. One that it
+// is about to remove gets a hidden name first, and keeps it if the daemon is
+// killed just then; no later bundle can be removed with that in the way.
 func (r *Runtime) bundles(id string) []string {
 	beside := filepath.Dir(strings.TrimPrefix(r.cfg.Address, "unix://"))
 	var out []string
 	for _, state := range []string{filepath.Join(beside, "state"), beside} {
-		dir := filepath.Join(state, "io.containerd.runtime.v2.task", r.cfg.Namespace, id)
-		if _, err := os.Lstat(dir); err == nil {
-			out = append(out, dir)
+		for _, name := range []string{"." + id, id} {
+			dir := filepath.Join(state, "io.containerd.runtime.v2.task", r.cfg.Namespace, name)
+			if _, err := os.Lstat(dir); err == nil {
+				out = append(out, dir)
+			}
 		}
 	}
 	return out

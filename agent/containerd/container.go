@@ -111,6 +111,10 @@ func (r *Runtime) create(ctx context.Context, s runtime.Spec) (mine bool, err er
 	if err := r.fillVolumes(ctx, s.Mounts, root); err != nil {
 		return true, err
 	}
+	profile, err := r.withFilter(spec)
+	if err != nil {
+		return true, err
+	}
 	record, err := r.record(s, spec)
 	if err != nil {
 		return true, err
@@ -118,9 +122,10 @@ func (r *Runtime) create(ctx context.Context, s runtime.Spec) (mine bool, err er
 	if _, err := r.store.Create(ctx, record); err != nil {
 		return true, native(err)
 	}
-	if err := r.createTask(ctx, s.ID, spec.Process, root); err != nil {
+	if err := r.createTask(ctx, s.ID, s.Group, spec.Process, root); err != nil {
 		return true, err
 	}
+	r.keepFilter(profile, s.ID)
 	r.process.put(s.ID, spec.Process)
 	return true, nil
 }
@@ -204,7 +209,7 @@ func (r *Runtime) record(s runtime.Spec, spec *specs.Spec) (containers.Container
 }
 
 // createTask runs the OCI runtime's create, in the shim.
-func (r *Runtime) createTask(ctx context.Context, id string, p *specs.Process, root []mount.Mount) error {
+func (r *Runtime) createTask(ctx context.Context, id, group string, p *specs.Process, root []mount.Mount) error {
 	req := &tasks.CreateTaskRequest{ContainerID: id, Stdout: r.stdout(id), Stderr: r.stderr(id), Terminal: p.Terminal}
 	if p.Terminal {
 		req.Stderr = "" // a terminal has one stream
@@ -212,9 +217,13 @@ func (r *Runtime) createTask(ctx context.Context, id string, p *specs.Process, r
 	for _, m := range root {
 		req.Rootfs = append(req.Rootfs, &apitypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
+	free, err := r.groups.among(ctx, group)
+	if err != nil {
+		return err
+	}
+	defer free()
 	// The group's shim ends with the last container in it. One that is just
 	// ending may still have answered the phone.
-	var err error
 	for range 3 {
 		_, err = r.tasks.Create(ctx, req)
 		if err = native(err); err == nil || !shimGone(err) {
@@ -358,7 +367,7 @@ func (r *Runtime) again(ctx context.Context, id string) error {
 		return err
 	}
 	r.outputs.Store(id, output)
-	return r.createTask(ctx, id, spec.Process, root)
+	return r.createTask(ctx, id, record.Labels[labelGroup], spec.Process, root)
 }
 
 // Kill implements runtime.Runtime.
@@ -437,9 +446,13 @@ func (r *Runtime) delete(ctx context.Context, id string) error {
 		if err != nil {
 			// The daemon knows of no task, which is not to say that there
 			// is none.
-			if err := r.clear(ctx, id, group); err != nil {
-				return err
-			}
+			err = r.clear(ctx, id, group)
+		} else {
+			// What it could not remove it has kept to itself.
+			err = r.removeBundles(id)
+		}
+		if err != nil {
+			return err
 		}
 		if err := native(r.store.Delete(ctx, id)); !gone(err) {
 			return err

@@ -704,6 +704,55 @@ func TestManyAtOnce(t *testing.T) {
 
 // TestExecLeavesNoOrphans: a process whose caller has gone ends with those it
 // has started, though they hold its output, and the caller is not held up.
+func TestTerminal(t *testing.T) {
+	b := create(t, runtime.Spec{Command: []string{"wait"}, Env: []string{"A=1"}})
+	b.start()
+	b.line()
+	ctx := testContext(t)
+	term, err := b.r.Terminal(ctx, b.id, runtime.Exec{Args: []string{"/tiny", "echo"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := term.Resize(ctx, 132, 43); err != nil {
+		t.Error(err)
+	}
+	if _, err := term.Write([]byte("hello\nexit\n")); err != nil {
+		t.Error(err)
+	}
+	said, err := io.ReadAll(term)
+	// The terminal itself repeats what is typed.
+	if want := "hello\r\nexit\r\n"; err != nil || !strings.Contains(string(said), want) || !strings.Contains(string(said), "43x132 hello\r\n") {
+		t.Errorf("the terminal says %q, %v", said, err)
+	}
+	if code, err := term.Code(); err != nil || code != 7 {
+		t.Errorf("it ended with %d, %v", code, err)
+	}
+	if err := term.Close(); err != nil {
+		t.Error(err)
+	}
+	// One that is closed ends what it runs.
+	if term, err = b.r.Terminal(ctx, b.id, runtime.Exec{Args: []string{"/tiny", "hold", "60000", "stubborn"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := term.Close(); err != nil {
+		t.Error(err)
+	}
+	<-term.Ended()
+	if _, err := b.r.Terminal(ctx, b.id, runtime.Exec{Args: []string{"/nope"}}); !errors.Is(err, runtime.ErrProcess) {
+		t.Errorf("%v", err)
+	}
+	b.alone()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) { // removed behind the caller
+		left, err := filepath.Glob(filepath.Join(lab.run, "a", "c", b.id, "[tx]*"))
+		if err == nil && len(left) == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("left: %v %v", left, err)
+		}
+	}
+}
+
 func TestExecLeavesNoOrphans(t *testing.T) {
 	b := create(t, runtime.Spec{Command: []string{"wait"}})
 	b.start()

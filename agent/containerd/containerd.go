@@ -36,6 +36,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -91,6 +92,7 @@ type Runtime struct {
 	nofile uint64
 
 	locks    keyed
+	groups   crowds
 	images   cache[string, *image]
 	users    cache[userKey, specs.User]
 	sources  transports
@@ -98,7 +100,8 @@ type Runtime struct {
 	pulls    keyed
 	outputs  sync.Map // container id -> *runtime.Output, opened by Create, not yet asked for
 	process  cache[string, *specs.Process]
-	creating sync.Map // container ids whose Create is under way
+	filters  cache[string, string] // by seccomp profile; see withFilter
+	creating sync.Map              // container ids whose Create is under way
 
 	// dials counts the connections to the daemon that were made: another one
 	// means that it has been away.
@@ -275,6 +278,59 @@ func (k *keyed) lock(ctx context.Context, key string) (unlock func(), err error)
 		release()
 		return nil, ctx.Err()
 	}
+}
+
+// crowds lets the containers of a group be made at the same time, and whoever
+// ends their shims do so when none is. A container without a group has a shim
+// of its own, and its own lock is enough.
+type crowds struct {
+	mu sync.Mutex
+	m  map[string]*crowd
+}
+
+type crowd struct {
+	sem  *semaphore.Weighted
+	refs int
+}
+
+// everybody is more than there are containers in a group.
+const everybody = 1 << 30
+
+func (c *crowds) among(ctx context.Context, group string) (free func(), err error) {
+	return c.take(ctx, group, 1)
+}
+
+func (c *crowds) alone(ctx context.Context, group string) (free func(), err error) {
+	return c.take(ctx, group, everybody)
+}
+
+func (c *crowds) take(ctx context.Context, group string, n int64) (free func(), err error) {
+	if group == "" {
+		return func() {}, nil
+	}
+	c.mu.Lock()
+	if c.m == nil {
+		c.m = map[string]*crowd{}
+	}
+	g := c.m[group]
+	if g == nil {
+		g = &crowd{sem: semaphore.NewWeighted(everybody)}
+		c.m[group] = g
+	}
+	g.refs++
+	c.mu.Unlock()
+	release := func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if g.refs--; g.refs == 0 {
+			delete(c.m, group)
+		}
+	}
+	if err := g.sem.Acquire(ctx, n); err != nil {
+		release()
+		return nil, err
+	}
+	return func() { g.sem.Release(n); release() }, nil
 }
 
 // cache is a small map that is emptied when it has grown; what is in it can

@@ -153,7 +153,7 @@ func (r *Runtime) outlast(ctx context.Context) (context.Context, context.CancelF
 type execution struct {
 	r             *Runtime
 	container, id string
-	pipe          string
+	pipe, input   string // input "" if it has none
 	f             *os.File
 }
 
@@ -196,7 +196,15 @@ func (x *execution) delete() {
 
 func (x *execution) close() {
 	x.f.Close()
+	x.remove()
+}
+
+// remove removes the pipes.
+func (x *execution) remove() {
 	_ = os.Remove(x.pipe)
+	if x.input != "" {
+		_ = os.Remove(x.input)
+	}
 }
 
 // killTree kills a process of a container and all that descend from it. They

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -145,6 +146,62 @@ func TestBundleOfAnEarlierDaemon(t *testing.T) {
 	b.start()
 	if c := b.listed(); c.Status != runtime.StatusRunning {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestBundleHalfRemoved: a bundle that an earlier daemon was killed in the
+// middle of removing does not keep later ones from being removed.
+func TestBundleHalfRemoved(t *testing.T) {
+	id := "bundle-half-removed"
+	bundle := filepath.Join(lab.dirs.State(), "io.containerd.runtime.v2.task", "berth-"+lab.id, id)
+	hidden := filepath.Join(filepath.Dir(bundle), "."+id)
+	b := create(t, runtime.Spec{ID: id, Command: []string{"wait"}})
+	b.start()
+	if err := os.MkdirAll(filepath.Join(hidden, "left"), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.r.Delete(testContext(t), id); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{bundle, hidden} {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left behind: %v", dir, err)
+		}
+	}
+}
+
+// TestCleanUpComesLate: the daemon cleans up after a shim that it has lost when
+// the container has been made anew.
+func TestCleanUpComesLate(t *testing.T) {
+	b := create(t, runtime.Spec{Command: []string{"wait"}})
+	b.start()
+	b.line()
+	before := b.listed()
+	bundle := filepath.Join(lab.dirs.State(), "io.containerd.runtime.v2.task", "berth-"+lab.id, b.id)
+	late := func() ([]byte, error) {
+		cmd := exec.Command(lab.dirs.Shim(), "-namespace", "berth-"+lab.id, "-address", lab.dirs.Socket(), "-id", b.id, "-bundle", bundle, "delete")
+		cmd.Dir = bundle
+		return cmd.CombinedOutput()
+	}
+	if out, err := late(); err == nil {
+		t.Errorf("cleaned up after a container that runs: %q", out)
+	}
+	if after := b.listed(); after.Status != runtime.StatusRunning || after.Pid != before.Pid {
+		t.Errorf("%+v, want it to run as %d", after, before.Pid)
+	}
+	// One whose shim has just been started is as little to be touched.
+	note := filepath.Join(bundle, "bootstrap.json")
+	if err := os.Rename(note, note+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := late(); err == nil {
+		t.Errorf("cleaned up after a container that is being made: %q", out)
+	}
+	if err := os.Rename(note+".away", note); err != nil {
+		t.Fatal(err)
+	}
+	if after := b.listed(); after.Status != runtime.StatusRunning || after.Pid != before.Pid {
+		t.Errorf("%+v, want it to run as %d", after, before.Pid)
 	}
 }
 

@@ -184,7 +184,7 @@ func namespaces(s runtime.Spec, unified bool) ([]specs.LinuxNamespace, error) {
 			return nil, fmt.Errorf("%s namespace %q: %w", n.kind, n.mode, runtime.ErrInvalid)
 		}
 	}
-	if unified && !s.Privileged {
+	if s.CgroupNS || unified && !s.Privileged {
 		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	return ns, nil
@@ -245,6 +245,9 @@ func depth(p string) int { return strings.Count(path.Clean(p), "/") }
 // generated are the files of /etc that are made for a container, by name; nil
 // leaves the image's.
 func generated(s runtime.Spec) map[string][]byte {
+	if s.Bare {
+		return nil
+	}
 	hostname := s.Hostname
 	if hostname == "" {
 		hostname = s.ID[:min(12, len(s.ID))]

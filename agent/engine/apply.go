@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/berth-run/berth/agent/bridge"
 	"github.com/berth-run/berth/agent/runtime"
 	"github.com/berth-run/berth/dispatch/acs"
 )
@@ -18,6 +19,7 @@ type Outcome struct {
 	Image  runtime.Image     // Pull
 	Env    map[string]string // Create
 	Mounts []runtime.Mount   // Create
+	Place  *bridge.Endpoint  // Create
 	Pid    int               // Start
 	Probe  *runtime.ExecResult
 	Exit   *runtime.Event // without an Op
@@ -87,6 +89,9 @@ func (t *Task) Apply(o Outcome) bool {
 		t.PullStoppedAt = o.At
 	case Create:
 		c.Phase, c.CreatedAt, c.Env, c.Mounts = Created, o.At, o.Env, o.Mounts
+		if o.Place != nil {
+			c.Address, c.Ports = o.Place.Address.String(), o.Place.Ports
+		}
 	case Start:
 		if c.down {
 			c.down = false

@@ -38,6 +38,9 @@ type Config struct {
 	// Submit tells the control plane of a state change, once. Required.
 	Submit func(ctx context.Context, in *ecs.SubmitTaskStateChangeInput) error
 
+	// Host is the instance that tasks share something with; nil is Fargate.
+	Host *Host
+
 	Region      string
 	DataDir     string        // required: checkpoints and volumes
 	CleanupWait time.Duration // how long a stopped task's containers are kept
@@ -129,6 +132,22 @@ func (e *Engine) Recover(ctx context.Context) error {
 		e.add(t)
 	}
 	e.removeUnknown(ctx, found)
+	return e.disconnectUnknown()
+}
+
+// disconnectUnknown gives back the places of containers that no task has.
+func (e *Engine) disconnectUnknown() error {
+	if e.cfg.Host == nil {
+		return nil
+	}
+	for _, p := range e.cfg.Host.Bridge.Endpoints() {
+		if e.owner[p.ID] != nil {
+			continue
+		}
+		if err := e.cfg.Host.Bridge.Disconnect(p.ID); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

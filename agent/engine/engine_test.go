@@ -41,6 +41,7 @@ type lab struct {
 	stop    func()
 	pullErr error
 	attach  func(ctx context.Context) error
+	host    *Host // the instance; nil is Fargate
 
 	mu     sync.Mutex
 	told   []string // what the control plane was told
@@ -67,6 +68,7 @@ func (l *lab) start() {
 			return closer(func() { l.count(-1) }), nil
 		},
 		Submit:      l.Submit,
+		Host:        l.host,
 		CleanupWait: time.Minute,
 		Log:         slog.New(slog.NewTextHandler(l.t.Output(), nil)),
 	})
@@ -139,6 +141,13 @@ func (l *lab) Submit(_ context.Context, in *ecs.SubmitTaskStateChangeInput) erro
 		}
 		if c.Reason != nil {
 			s += " (" + *c.Reason + ")"
+		}
+		for _, b := range c.NetworkBindings {
+			if b.HostPort != nil {
+				s += fmt.Sprintf(" %s %d:%d", b.Protocol, *b.ContainerPort, *b.HostPort)
+			} else {
+				s += fmt.Sprintf(" %s %s:%s", b.Protocol, *b.ContainerPortRange, *b.HostPortRange)
+			}
 		}
 	}
 	l.told = append(l.told, s)

@@ -68,6 +68,9 @@ func (t *Task) Report(now time.Time) (in *ecs.SubmitTaskStateChangeInput, wake t
 		if c.Digest != "" {
 			sc.ImageDigest = new(truncate(c.Digest, maxRuntimeID))
 		}
+		if told == acs.StatusRunning {
+			sc.NetworkBindings = c.bindings()
+		}
 		if told == acs.StatusStopped {
 			if c.ExitCode != nil {
 				sc.ExitCode = new(int32(*c.ExitCode))

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-run/berth/agent/bridge"
 	"github.com/berth-run/berth/agent/runtime"
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/wire"
@@ -421,8 +422,12 @@ func (r *runner) enter(ctx context.Context, t *Task) error {
 func (r *runner) attach(ctx context.Context, t *Task) error {
 	eni := t.Interface()
 	if eni == nil {
-		if t.Def.NetworkMode == "host" {
-			r.setNetns("host")
+		switch {
+		case t.Def.NetworkMode == "none":
+		case r.e.cfg.Host == nil:
+			return taskError(ctx, "ResourceInitializationError", fmt.Errorf("network mode %q is not supported by this agent", t.Def.NetworkMode))
+		case t.Def.NetworkMode == "host":
+			r.setNetns(r.e.cfg.Host.NetNS)
 		}
 		return nil
 	}
@@ -452,6 +457,8 @@ func (r *runner) settle(ctx context.Context) {
 		r.endpoint.Close()
 		r.endpoint = nil
 	}
+	// Before the task is told to have stopped: its ports are free then.
+	r.disconnect()
 	r.drain(ctx, drainLimit)
 }
 
@@ -477,10 +484,20 @@ func (r *runner) create(ctx context.Context, t *Task, c *Container) Outcome {
 	r.mu.Lock()
 	netns := r.netns
 	r.mu.Unlock()
-	s, err := t.spec(c, host{
-		region: r.e.cfg.Region, netns: netns,
+	h := host{
+		region: r.e.cfg.Region, netns: netns, instance: r.e.cfg.Host,
 		volumes: filepath.Join(r.e.volumesDir(), t.ID()), shared: r.e.sharedDir(),
-	})
+	}
+	if t.Bridged() {
+		// An agent that died here finds the same place again, and one that
+		// knows nothing of the container takes it back.
+		place, err := r.connect(c)
+		if err != nil {
+			return Outcome{Err: err}
+		}
+		h.endpoint, h.netns = place, place.NetNS
+	}
+	s, err := t.spec(c, h)
 	if err != nil {
 		return Outcome{Err: &ContainerError{Name: "CannotCreateContainerError", Err: err}}
 	}
@@ -504,7 +521,34 @@ func (r *runner) create(ctx context.Context, t *Task, c *Container) Outcome {
 		return Outcome{Err: &ContainerError{Name: name, Err: plain(err)}}
 	}
 	r.copyLog(ctx, c)
-	return Outcome{Mounts: s.Mounts, Env: t.injectedEnv(c, r.e.cfg.Region)}
+	return Outcome{Mounts: s.Mounts, Env: t.injectedEnv(c, r.e.cfg.Region), Place: h.endpoint}
+}
+
+// connect gives a container its place in the instance's network. Docker does so
+// when it starts one, and in its words a port that is taken is told.
+func (r *runner) connect(c *Container) (*bridge.Endpoint, error) {
+	ports, err := c.ports()
+	if err != nil {
+		return nil, &ContainerError{Name: "CannotCreateContainerError", Err: err}
+	}
+	place, err := r.e.cfg.Host.Bridge.Connect(c.RuntimeID, ports)
+	if err != nil {
+		return nil, &ContainerError{Name: "CannotStartContainerError", Err: fmt.Errorf(
+			"Error response from daemon: driver failed programming external connectivity on endpoint %s: %w", c.RuntimeID, err)}
+	}
+	return place, nil
+}
+
+// disconnect gives the places of the task's containers back.
+func (r *runner) disconnect() {
+	if r.e.cfg.Host == nil || !r.t.Bridged() {
+		return
+	}
+	for _, c := range r.t.Containers {
+		if err := r.e.cfg.Host.Bridge.Disconnect(c.RuntimeID); err != nil {
+			r.log.Error("cannot disconnect a container", "container", c.Def.Name, "error", err)
+		}
+	}
 }
 
 func (r *runner) start(ctx context.Context, c *Container) Outcome {
@@ -615,6 +659,12 @@ func (r *runner) remove(ctx context.Context) bool {
 		}
 		if err != nil {
 			r.log.Error("cannot remove a container", "container", c.Def.Name, "error", err)
+		}
+	}
+	r.disconnect() // again, should it have failed
+	if r.e.cfg.Host != nil {
+		if err := r.e.cfg.Host.Root.Release(r.t.ID()); err != nil {
+			r.log.Error("cannot release a task's mounts", "error", err)
 		}
 	}
 	err := r.whole(ctx, func(ctx context.Context) error { return r.e.cfg.Runtime.DeleteGroup(ctx, r.t.ID()) })

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/berth-run/berth/agent/bridge"
 	"github.com/berth-run/berth/agent/runtime"
 	"github.com/berth-run/berth/dispatch/acs"
 )
@@ -42,6 +43,47 @@ type host struct {
 	volumes string // folder of the task's volumes
 	shared  string // folder of volumes that outlive tasks
 	netns   string // path of the task's network namespace, "" none
+
+	instance *Host            // nil: Fargate
+	endpoint *bridge.Endpoint // the container's place in the instance's network, nil for none
+}
+
+// share turns what a container shares with its host into the instance's, and
+// refuses what would make it a part of the machine.
+func (h host) share(s *runtime.Spec) error {
+	for _, n := range []struct {
+		mode       *string
+		name, path string
+	}{{&s.PIDMode, "pidMode", h.pidNS()}, {&s.IPCMode, "ipcMode", h.ipcNS()}} {
+		if *n.mode != "host" {
+			continue
+		}
+		if n.path == "" {
+			return fmt.Errorf("%s host is not supported by this agent", n.name)
+		}
+		*n.mode = n.path
+	}
+	switch {
+	case s.Privileged:
+		return errors.New("privileged containers are not supported by this agent: they would be root of the machine that the instance runs on")
+	case len(s.Devices) > 0:
+		return fmt.Errorf("device %s is not supported by this agent: an instance has none", s.Devices[0].Host)
+	}
+	return nil
+}
+
+func (h host) pidNS() string {
+	if h.instance == nil {
+		return ""
+	}
+	return h.instance.PIDNS
+}
+
+func (h host) ipcNS() string {
+	if h.instance == nil {
+		return ""
+	}
+	return h.instance.IPCNS
 }
 
 // metadataAddress is where containers find the agent.
@@ -100,9 +142,10 @@ func (t *Task) spec(c *Container, h host) (runtime.Spec, error) {
 	for _, k := range sortedKeys(c.Def.Environment) {
 		s.Env = append(s.Env, k+"="+c.Def.Environment[k])
 	}
-	injected := t.injectedEnv(c, h.region)
-	for _, k := range sortedKeys(injected) {
-		s.Env = append(s.Env, k+"="+injected[k])
+	for _, env := range []map[string]string{t.injectedEnv(c, h.region), t.linkEnv(c)} {
+		for _, k := range sortedKeys(env) {
+			s.Env = append(s.Env, k+"="+env[k])
+		}
 	}
 
 	for _, u := range hc.Ulimits {
@@ -122,7 +165,10 @@ func (t *Task) spec(c *Container, h host) (runtime.Spec, error) {
 		}
 	}
 
-	if err := t.network(c, &s); err != nil {
+	if err := h.share(&s); err != nil {
+		return s, err
+	}
+	if err := t.network(c, h, &s); err != nil {
 		return s, err
 	}
 	mounts, err := t.mounts(c, h)
@@ -130,10 +176,28 @@ func (t *Task) spec(c *Container, h host) (runtime.Spec, error) {
 	return s, err
 }
 
-// network writes the container's name files from the interface's record.
-func (t *Task) network(c *Container, s *runtime.Spec) error {
+// network writes the container's name files: from the interface's record, or
+// from what the instance has.
+func (t *Task) network(c *Container, h host, s *runtime.Spec) (err error) {
 	eni := t.Interface()
-	if eni == nil {
+	switch {
+	case eni != nil:
+	case h.endpoint != nil:
+		s.Hostname, s.ResolvConf, s.Hosts, err = t.bridgeNames(c, h)
+		return err
+	case t.Def.NetworkMode == "host" && h.instance != nil:
+		if s.Hostname = c.Config.Hostname; s.Hostname == "" {
+			s.Hostname = h.instance.Name
+		}
+		if s.ResolvConf, err = t.resolv(c, h); err != nil {
+			return err
+		}
+		var b strings.Builder
+		fmt.Fprintf(&b, "127.0.0.1 localhost %s\n", s.Hostname)
+		err = extraHosts(&b, c.HostConfig.ExtraHosts)
+		s.Hosts = []byte(b.String())
+		return err
+	default:
 		s.Hostname = c.Config.Hostname
 		return nil
 	}
@@ -171,13 +235,8 @@ func (t *Task) network(c *Container, s *runtime.Spec) error {
 			fmt.Fprintf(&b, "%s %s %s\n", ip, s.Hostname, short)
 		}
 	}
-	for _, e := range c.HostConfig.ExtraHosts {
-		// The address may be IPv6, so the first colon separates.
-		name, addr, ok := strings.Cut(e, ":")
-		if !ok {
-			return fmt.Errorf("extra host %q is not host:address", e)
-		}
-		fmt.Fprintf(&b, "%s %s\n", addr, name)
+	if err := extraHosts(&b, c.HostConfig.ExtraHosts); err != nil {
+		return err
 	}
 	s.Hosts = []byte(b.String())
 	return nil
@@ -244,8 +303,11 @@ func (t *Task) volume(name string, h host) (runtime.Mount, error) {
 	switch {
 	case v.EFSVolumeConfiguration != nil || v.Type == "efs" || v.Type == "fsxWindowsFileServer":
 		return runtime.Mount{}, fmt.Errorf("volume %q: type %s is not supported by this agent", name, v.Type)
+	case v.Host != nil && v.Host.SourcePath != "" && h.instance != nil:
+		path, err := h.instance.Root.Path(t.ID(), v.Host.SourcePath)
+		return runtime.Mount{Kind: runtime.MountBind, Source: path}, err
 	case v.Host != nil && v.Host.SourcePath != "":
-		return runtime.Mount{Kind: runtime.MountBind, Source: v.Host.SourcePath}, nil
+		return runtime.Mount{}, fmt.Errorf("volume %q: Fargate has no path %s to share", name, v.Host.SourcePath)
 	case v.DockerVolumeConfiguration != nil && v.DockerVolumeConfiguration.Scope == "shared":
 		return runtime.Mount{Kind: runtime.MountVolume, Source: filepath.Join(h.shared, dir)}, nil
 	}
@@ -335,7 +397,7 @@ func (t *Task) unsupported() error {
 			what = "firelensConfiguration"
 		case len(c.Def.ManagedAgents) > 0:
 			what = "managedAgents"
-		case len(c.Def.Links) > 0:
+		case len(c.Def.Links) > 0 && !t.Bridged():
 			what = "links"
 		case len(c.Def.CredentialSpecs) > 0:
 			what = "credentialSpecs"

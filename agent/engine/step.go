@@ -196,7 +196,7 @@ func (t *Task) advance(c *Container, now time.Time) (ops []Op, wake time.Time) {
 			t.PullStartedAt = now
 		}
 		begin(Pull)
-	case c.Phase == Pulled && t.Prepared && (t.Network || t.Namespace) && t.volumesReady(c):
+	case c.Phase == Pulled && t.Prepared && (t.Network || t.Namespace) && t.volumesReady(c) && t.linksReady(c):
 		// A container is made while its network still is: nothing of it runs yet.
 		begin(Create)
 	case c.Phase == Created && t.Network && v.ok:

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/berth-run/berth/agent/bridge"
 	"github.com/berth-run/berth/agent/runtime"
 	"github.com/berth-run/berth/dispatch/acs"
 )
@@ -104,6 +105,10 @@ type Container struct {
 	Image     *runtime.Image    `json:",omitempty"`
 	Mounts    []runtime.Mount   `json:",omitempty"`
 	Env       map[string]string `json:",omitempty"` // beyond the definition's
+	// Address and Ports are the container's place in the instance's network,
+	// in the network mode bridge.
+	Address string        `json:",omitempty"`
+	Ports   []bridge.Port `json:",omitempty"`
 
 	ExitCode     *int      `json:",omitempty"`
 	Reason       string    `json:",omitempty"`
@@ -170,6 +175,7 @@ func NewTask(def acs.Task, now time.Time) (*Task, error) {
 			return nil, fmt.Errorf("container %s: %w", d.Name, err)
 		}
 		c.Def.DockerConfig = nil
+		c.depend()
 		if t.Container(d.Name) != nil {
 			return nil, fmt.Errorf("two containers are named %s", d.Name)
 		}

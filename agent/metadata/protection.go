@@ -39,15 +39,17 @@ const protectionBody = 1 << 10
 
 // protection reads or changes the protection of the task of a container, in
 // the name of the task's own role.
-func (s *Server) protection(w http.ResponseWriter, r *http.Request, task string) {
+func (s *Server) protection(w http.ResponseWriter, r *http.Request) {
+	task := ""
 	fail := func(status int, code, message string) {
 		reply(w, status, protectionAnswer{Error: &protectionError{Arn: task, Code: code, Message: message}})
 	}
 	t, _ := s.Tasks.Lookup(r.PathValue("id"))
-	if t == nil || t.Def.Arn != task {
+	if t == nil || !asks(r, t.Def.Arn) {
 		fail(http.StatusNotFound, "ResourceNotFoundException", "Failed to find a task for the request")
 		return
 	}
+	task = t.Def.Arn
 	if t.RoleCredentials == "" {
 		fail(http.StatusForbidden, "AccessDeniedException", "Invalid Request: no task IAM role credentials available for task")
 		return

@@ -2,9 +2,11 @@
 // the task and its containers are, how much they use, and the credentials of
 // the task's role.
 //
-// There is one server per task, behind a listener that only the task's own
-// address reaches, and it answers for that task only: an id of another task is as unknown as one that
-// never was. It changes nothing.
+// A task with an interface of its own has a server of its own, behind a
+// listener that only its address reaches. The tasks of an instance that share
+// its network share a server, which tells them by their addresses. Either way
+// a caller learns of its own task only: an id of another one is as unknown as
+// one that never was. It changes nothing.
 package metadata
 
 import (
@@ -15,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -57,14 +60,70 @@ type Server struct {
 // Serve serves a task on a listener until it is closed.
 func (s *Server) Serve(task string, l net.Listener) io.Closer {
 	limit := rate.NewLimiter(requestRate, requestBurst)
-	mux := s.mux(task)
+	return s.serve(l, func(*http.Request) (caller, *rate.Limiter) {
+		return func(arn string) bool { return arn == task }, limit
+	})
+}
+
+// ServeInstance serves the tasks of an instance on a listener until it is
+// closed. who answers which task has an address; shares reports whether a task
+// has the instance's own addresses, which are all others.
+func (s *Server) ServeInstance(l net.Listener, who func(netip.Addr) (task string, ok bool), shares func(task string) bool) io.Closer {
+	limits := &limits{by: map[string]*rate.Limiter{}}
+	return s.serve(l, func(r *http.Request) (caller, *rate.Limiter) {
+		a, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil {
+			return func(string) bool { return false }, limits.of("")
+		}
+		if task, ok := who(a.Addr().Unmap()); ok {
+			return func(arn string) bool { return arn == task }, limits.of(task)
+		}
+		return shares, limits.of("")
+	})
+}
+
+// limits has a limit for each task that asked.
+type limits struct {
+	mu sync.Mutex
+	by map[string]*rate.Limiter
+}
+
+// most is how many limits are kept: more than the tasks of an instance.
+const most = 1 << 12
+
+func (l *limits) of(task string) *rate.Limiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.by[task] == nil {
+		if len(l.by) >= most {
+			clear(l.by)
+		}
+		l.by[task] = rate.NewLimiter(requestRate, requestBurst)
+	}
+	return l.by[task]
+}
+
+// caller reports whether a task, by its ARN, is the one that asks.
+type caller func(task string) bool
+
+type callerKey struct{}
+
+// asks reports whether the request is a task's own.
+func asks(r *http.Request, task string) bool {
+	c, ok := r.Context().Value(callerKey{}).(caller)
+	return ok && c(task)
+}
+
+func (s *Server) serve(l net.Listener, who func(*http.Request) (caller, *rate.Limiter)) io.Closer {
+	mux := s.mux()
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, limit := who(r)
 			if !limit.Allow() {
 				http.Error(w, "You have reached maximum request limit.", http.StatusTooManyRequests)
 				return
 			}
-			mux.ServeHTTP(w, r)
+			mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 		}),
 		ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 30 * time.Second,
 		MaxHeaderBytes: 16 << 10,
@@ -86,7 +145,7 @@ func (c *closer) Close() error {
 	return err
 }
 
-func (s *Server) mux(task string) *http.ServeMux {
+func (s *Server) mux() *http.ServeMux {
 	m := http.NewServeMux()
 	for _, version := range []string{"v3", "v4"} {
 		v4 := version == "v4"
@@ -94,7 +153,7 @@ func (s *Server) mux(task string) *http.ServeMux {
 			return func(w http.ResponseWriter, r *http.Request) {
 				id := r.PathValue("id")
 				t, c := s.Tasks.Lookup(id)
-				if t == nil || t.Def.Arn != task {
+				if t == nil || !asks(r, t.Def.Arn) {
 					what := "container ID"
 					if kind == "task metadata" || kind == "task stats" {
 						what = "task ARN"
@@ -131,20 +190,18 @@ func (s *Server) mux(task string) *http.ServeMux {
 		}))
 	}
 	m.HandleFunc("GET /v2/credentials/{id}", func(w http.ResponseWriter, r *http.Request) {
-		s.credentials(w, task, r.PathValue("id"), "CredentialsV2Request: ")
+		s.credentials(w, r, r.PathValue("id"), "CredentialsV2Request: ")
 	})
-	m.HandleFunc("GET /v2/credentials/{$}", func(w http.ResponseWriter, _ *http.Request) {
-		s.credentials(w, task, "", "CredentialsV2Request: ")
+	m.HandleFunc("GET /v2/credentials/{$}", func(w http.ResponseWriter, r *http.Request) {
+		s.credentials(w, r, "", "CredentialsV2Request: ")
 	})
-	m.HandleFunc("GET /v2/credentials", func(w http.ResponseWriter, _ *http.Request) {
-		s.credentials(w, task, "", "CredentialsV2Request: ")
+	m.HandleFunc("GET /v2/credentials", func(w http.ResponseWriter, r *http.Request) {
+		s.credentials(w, r, "", "CredentialsV2Request: ")
 	})
 	m.HandleFunc("GET /v1/credentials", func(w http.ResponseWriter, r *http.Request) {
-		s.credentials(w, task, r.URL.Query().Get("id"), "CredentialsV1Request: ")
+		s.credentials(w, r, r.URL.Query().Get("id"), "CredentialsV1Request: ")
 	})
-	m.HandleFunc("/api/{id}/task-protection/v1/state", func(w http.ResponseWriter, r *http.Request) {
-		s.protection(w, r, task)
-	})
+	m.HandleFunc("/api/{id}/task-protection/v1/state", s.protection)
 	return m
 }
 
@@ -160,7 +217,7 @@ func reply(w http.ResponseWriter, status int, body any) {
 
 // credentials answers the credentials of one of the task's roles, in the
 // words that the SDKs know.
-func (s *Server) credentials(w http.ResponseWriter, task, id, prefix string) {
+func (s *Server) credentials(w http.ResponseWriter, r *http.Request, id, prefix string) {
 	fail := func(status int, code, message string) {
 		reply(w, status, struct {
 			Code          string `json:"code"`
@@ -172,12 +229,12 @@ func (s *Server) credentials(w http.ResponseWriter, task, id, prefix string) {
 	switch {
 	case id == "":
 		fail(http.StatusBadRequest, "NoIdInRequest", "No Credential ID in the request")
-	case !ok || owner != task:
+	case !ok || !asks(r, owner):
 		fail(http.StatusBadRequest, "InvalidIdInRequest", "Credentials not found")
 	case c.AccessKeyID == "" || credentials.Expired(c, time.Now()):
 		fail(http.StatusServiceUnavailable, "CredentialsUninitialized", "Credentials uninitialized for ID")
 	default:
-		s.Log.Info("credentials were read", "task", task, "role", c.RoleArn)
+		s.Log.Info("credentials were read", "task", owner, "role", c.RoleArn)
 		reply(w, http.StatusOK, struct {
 			RoleArn         string
 			AccessKeyID     string `json:"AccessKeyId"`

@@ -157,7 +157,14 @@ func (s *Server) container(t *engine.Task, c *engine.Container, v4 bool) *Contai
 		out.FinishedAt = date(c.FinishedAt)
 	}
 	for _, p := range c.Def.PortMappings {
-		out.Ports = append(out.Ports, Port{ContainerPort: p.ContainerPort, Protocol: p.Protocol, HostPort: p.HostPort})
+		if len(c.Ports) == 0 {
+			out.Ports = append(out.Ports, Port{ContainerPort: p.ContainerPort, Protocol: p.Protocol, HostPort: p.HostPort})
+		}
+	}
+	for _, p := range c.Ports {
+		for i := range max(1, p.Range) {
+			out.Ports = append(out.Ports, Port{ContainerPort: int64(p.Container + i), Protocol: p.Protocol, HostPort: int64(p.Host + i), HostIP: "0.0.0.0"})
+		}
 	}
 	if c.HasHealthcheck() {
 		out.Health = &Health{Status: c.Health.Status, StatusSince: date(c.Health.Since), ExitCode: c.Health.ExitCode, Output: c.Health.Output}
@@ -165,7 +172,7 @@ func (s *Server) container(t *engine.Task, c *engine.Container, v4 bool) *Contai
 	for _, m := range c.Mounts {
 		out.Volumes = append(out.Volumes, Volume{Source: m.Source, Destination: m.Target})
 	}
-	if n := network(t, v4); n != nil {
+	if n := network(t, c, v4); n != nil {
 		out.Networks = []Network{*n}
 	}
 	if v4 {
@@ -178,9 +185,15 @@ func (s *Server) container(t *engine.Task, c *engine.Container, v4 bool) *Contai
 	return out
 }
 
-func network(t *engine.Task, v4 bool) *Network {
+func network(t *engine.Task, c *engine.Container, v4 bool) *Network {
 	eni := t.Interface()
-	if eni == nil {
+	switch {
+	case eni != nil:
+	case c.Address != "":
+		return &Network{NetworkMode: "bridge", IPv4Addresses: []string{c.Address}}
+	case t.Def.NetworkMode == "host", t.Def.NetworkMode == "none":
+		return &Network{NetworkMode: t.Def.NetworkMode}
+	default:
 		return nil
 	}
 	n := &Network{NetworkMode: "awsvpc"}

@@ -218,8 +218,13 @@ type Spec struct {
 	NoNewPrivileges bool
 	// Unconfined drops the default seccomp profile (as Privileged does).
 	Unconfined bool
-	PIDMode    string // "" own, "host"
+	PIDMode    string // "" own, "host", or the path of a PID namespace
 	IPCMode    string // "" own, "host", or the path of an IPC namespace
+
+	// Bare leaves /etc to the image: no generated file is put there.
+	Bare bool
+	// CgroupNS hides the cgroups above the container's own, also on cgroup v1.
+	CgroupNS bool
 
 	// Limits of the container itself, inside its group's.
 	Memory            int64

@@ -126,23 +126,32 @@ const maxBuffer = 1 << 18
 
 const xmlHeader = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
 
+var (
+	contentJSON10 = []string{"application/x-amz-json-1.0"}
+	contentJSON11 = []string{"application/x-amz-json-1.1"}
+	contentEC2    = []string{"text/xml;charset=UTF-8"}
+	contentQuery  = []string{"text/xml"}
+)
+
 func (c *Call) write(w http.ResponseWriter, status int, requestID, errorCode string, body []byte) error {
 	h := w.Header()
+	// The names are canonical already, and the values of a protocol always the same.
+	content := contentJSON11
 	switch c.Protocol {
 	case JSON10:
-		h.Set("Content-Type", "application/x-amz-json-1.0")
+		content = contentJSON10
 	case EC2Query:
-		h.Set("Content-Type", "text/xml;charset=UTF-8")
+		content = contentEC2
 	case Query:
-		h.Set("Content-Type", "text/xml")
-	default:
-		h.Set("Content-Type", "application/x-amz-json-1.1")
+		content = contentQuery
 	}
-	h.Set("X-Amzn-Requestid", requestID)
+	h["Content-Type"] = content
+	values := [...]string{requestID, strconv.Itoa(len(body))}
+	h["X-Amzn-Requestid"] = values[0:1:1]
+	h["Content-Length"] = values[1:2:2]
 	if errorCode != "" && c.Protocol.json() {
 		h.Set("X-Amzn-Errortype", errorCode)
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil {
 		return fmt.Errorf("write response: %w", err)

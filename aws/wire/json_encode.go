@@ -38,6 +38,15 @@ func appendJSON(b []byte, sc *Schema, format string, v reflect.Value, lists bool
 		return append(b, '}')
 	case List:
 		b = append(b, '[')
+		if all, ok := reflect.TypeAssert[[]string](v); ok {
+			for i, s := range all {
+				if i > 0 {
+					b = append(b, ',')
+				}
+				b = appendJSONString(b, s)
+			}
+			return append(b, ']')
+		}
 		for i := range v.Len() {
 			if i > 0 {
 				b = append(b, ',')

@@ -69,7 +69,10 @@ func (r *Router) Route(req *http.Request, body []byte) (*Call, error) {
 	if s := r.signing[signing]; len(s) > 0 {
 		c.Service, c.Protocol = s[0], s[0].Protocol
 	}
-	content, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
+	content := req.Header.Get("Content-Type")
+	if content != contentJSON11[0] {
+		content, _, _ = mime.ParseMediaType(content)
+	}
 	if target := req.Header.Get("X-Amz-Target"); target != "" {
 		return c, r.routeJSON(c, req.Method, target, content)
 	}
@@ -232,9 +235,10 @@ func SigningName(req *http.Request) string {
 	if len(scope) > maxScope {
 		return ""
 	}
-	parts := strings.Split(strings.TrimSpace(scope), "/")
-	if len(parts) < 5 {
+	scope = strings.TrimSpace(scope)
+	if strings.Count(scope, "/") < 4 {
 		return ""
 	}
-	return parts[len(parts)-2]
+	scope = scope[:strings.LastIndexByte(scope, '/')]
+	return scope[strings.LastIndexByte(scope, '/')+1:]
 }

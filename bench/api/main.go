@@ -4,7 +4,7 @@
 // against bare transactions of an embedded etcd; and all of them against
 // moto_server, if it is installed.
 //
-//	go run ./bench/api [-tasks 100000] [-clients 8] [-rounds 7] [-slice 1s] [-cpuprofile F]
+//	go run ./bench/api [-tasks 100000] [-clients 8] [-rounds 7] [-slice 1s] [-only OPERATION] [-cpuprofile F]
 //
 // The contenders take turns in slices of a second, in one process with the
 // clients, which send requests that were signed beforehand: so the time is the
@@ -62,6 +62,7 @@ type config struct {
 	tasks, clients, rounds int
 	slice                  time.Duration
 	profile                string
+	only                   string
 }
 
 func main() {
@@ -71,6 +72,7 @@ func main() {
 	flag.IntVar(&c.rounds, "rounds", 7, "turns of each contender")
 	flag.DurationVar(&c.slice, "slice", time.Second, "how long a turn is")
 	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile of all turns to this file")
+	flag.StringVar(&c.only, "only", "", "one operation alone")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -107,12 +109,20 @@ func (c *config) run(ctx context.Context) (err error) {
 		defer pprof.StopCPUProfile()
 	}
 	for _, op := range []string{"DescribeTasks", "ListTasks"} {
+		if c.only != "" && c.only != op {
+			continue
+		}
 		if err := c.read(ctx, r, op); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
 	}
-	if err := c.register(ctx, r, filepath.Join(dir, "etcd")); err != nil {
-		return fmt.Errorf("RegisterTaskDefinition: %w", err)
+	if c.only == "" || c.only == "RegisterTaskDefinition" {
+		if err := c.register(ctx, r, filepath.Join(dir, "etcd")); err != nil {
+			return fmt.Errorf("RegisterTaskDefinition: %w", err)
+		}
+	}
+	if c.only != "" {
+		return ctx.Err()
 	}
 	if path, err := exec.LookPath("moto_server"); err == nil {
 		if err := c.moto(ctx, r, path); err != nil {
@@ -129,7 +139,8 @@ type server struct {
 	addr string
 	sign sigv4.Signer
 	done chan error
-	log  *os.File
+	log  *service.Lines
+	file *os.File
 	arns []string
 }
 
@@ -151,7 +162,7 @@ func open(ctx context.Context, dir string) (*server, error) {
 	if err := api.Bootstrap(ctx); err != nil {
 		return nil, err
 	}
-	// A server writes its log, too.
+	// A server writes its log, too, as the role does.
 	logFile, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
@@ -160,8 +171,9 @@ func open(ctx context.Context, dir string) (*server, error) {
 	for op, f := range api.Authorize() {
 		checks[op] = f
 	}
+	lines := service.NewLines(logFile)
 	door, err := service.New(service.Config{DB: db, Region: region, Authorizer: authorizer, Verifier: &auth.Verifier{Sessions: sessions, Region: region},
-		Log: slog.New(slog.NewJSONHandler(logFile, nil)), Services: []service.Registration{{Service: awsecs.NewService(api), Authorize: checks}}})
+		Log: slog.New(slog.NewTextHandler(lines, nil)), Services: []service.Registration{{Service: awsecs.NewService(api), Authorize: checks}}})
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +185,7 @@ func open(ctx context.Context, dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &server{db: db, door: door, addr: l.Addr().String(), log: logFile, done: make(chan error, 1),
+	r := &server{db: db, door: door, addr: l.Addr().String(), log: lines, file: logFile, done: make(chan error, 1),
 		sign: sigv4.Signer{AccessKeyID: root.AccessKeyID, Secret: root.Secret}}
 	go func() { r.done <- door.Serve(l, ca.TLS(service.Names(region), nil, nil)) }()
 	return r, nil
@@ -182,7 +194,9 @@ func open(ctx context.Context, dir string) (*server, error) {
 func (r *server) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(r.door.Drain(ctx), <-r.done, r.db.Close(), r.log.Close())
+	err := errors.Join(r.door.Drain(ctx), <-r.done, r.db.Close())
+	r.log.Flush()
+	return errors.Join(err, r.file.Close())
 }
 
 // fill puts running tasks into the default cluster, as a service that has been

@@ -13,6 +13,7 @@ import (
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/control"
 	"github.com/berth-run/berth/control/place"
+	"github.com/berth-run/berth/control/place/fleet"
 	"github.com/berth-run/berth/control/settle"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
@@ -69,7 +70,7 @@ func (w *world) task(public bool, subnets ...string) string {
 
 func (w *world) plan() {
 	w.t.Helper()
-	for _, c := range []control.Controller{place.Controller, Controller, settle.Controller} {
+	for _, c := range []control.Controller{place.Controller(fleet.New(w.db)), Controller, settle.Controller} {
 		for range 2 {
 			p := c.Plan(control.Input{Read: w.db.Snapshot(), All: true, Now: now, NewID: w.id})
 			if ok, err := control.Apply(context.Background(), w.db, p); err != nil || !ok {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/control"
+	"github.com/berth-run/berth/control/place/fleet"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -43,27 +44,36 @@ func (r *rollout) start(n, replaced int, p launch) {
 		placed[t.CapacityProvider]++
 	}
 	var names []string
-	lack := false
-	for range n {
+	lack, noPlace := false, false
+	for range min(n, burst) {
 		provider := state.NextProvider(p.strategy, placed)
 		placed[provider]++
-		t := state.NewTask(state.TaskSpec{
-			Region: r.region.Name, Account: r.svc.Account, Cluster: cluster, Definition: td,
-			ID: r.in.NewID(), NewID: func() string { return uuid(r.in.NewID()) },
-			Group: "service:" + r.svc.Name, StartedBy: p.id,
-			Service: r.svc.ARN, Deployment: p.id,
-			LaunchType: state.LaunchOf(p.launchType, p.strategy), CapacityProvider: provider, PlatformVersion: p.platformVersion, PlatformFamily: p.platformFamily,
-			Network: network, EnableExecuteCommand: r.svc.EnableExecuteCommand,
-			Tags: r.tags(cluster, td), Now: r.in.Now,
-		})
+		t := r.task(cluster, td, network, p, provider)
 		if lack = !r.units.take(r.in.Read, t); lack {
 			break
+		}
+		if t.LaunchType == string(ecs.LaunchTypeEc2) && provider == "" {
+			d := fleet.Demand(r.in.Read, t, td, r.svc.PlacementConstraints, r.svc.PlacementStrategy)
+			if noPlace = !r.places.hold().Take(r.in.Read, t, d); noPlace {
+				r.unplaced(r.places.hold().Refusals(t.Cluster, d))
+				break
+			}
 		}
 		r.changed[t.ARN] = t
 		names = append(names, "(task "+t.ID+")")
 	}
 	r.room(!lack)
-	if n = len(names); n == 0 {
+	if !noPlace {
+		r.svc.SaidNoPlace = state.Said{}
+	}
+	r.started(names, replaced)
+}
+
+// started says which tasks were started, and how many of them stand in for
+// unhealthy ones.
+func (r *rollout) started(names []string, replaced int) {
+	n := len(names)
+	if n == 0 {
 		return
 	}
 	m := fmt.Sprintf("has started %d tasks: %s.", n, strings.Join(names, " "))
@@ -71,6 +81,22 @@ func (r *rollout) start(n, replaced int, p launch) {
 		m += fmt.Sprintf(" Amazon ECS replaced %d tasks due to an unhealthy status.", min(n, replaced))
 	}
 	r.event(m)
+}
+
+// burst is how many tasks a service starts at once: AWS starts as many a minute.
+const burst = 500
+
+// task makes one task of the service.
+func (r *rollout) task(cluster *state.Cluster, td *state.TaskDefinition, network *ecs.AwsVpcConfiguration, p launch, provider string) *state.Task {
+	return state.NewTask(state.TaskSpec{
+		Region: r.region.Name, Account: r.svc.Account, Cluster: cluster, Definition: td,
+		ID: r.in.NewID(), NewID: func() string { return uuid(r.in.NewID()) },
+		Group: "service:" + r.svc.Name, StartedBy: p.id,
+		Service: r.svc.ARN, Deployment: p.id,
+		LaunchType: state.LaunchOf(p.launchType, p.strategy), CapacityProvider: provider, PlatformVersion: p.platformVersion, PlatformFamily: p.platformFamily,
+		Network: network, EnableExecuteCommand: r.svc.EnableExecuteCommand,
+		Tags: r.tags(cluster, td), Now: r.in.Now,
+	})
 }
 
 // units are the CPU units that a plan starts, of each account and capacity provider.

@@ -4,10 +4,12 @@
 //
 // It is the only writer of a service's deployments and of what became of them
 // once they exist, and of tasks that belong to services until they are placed.
-// It never chooses a machine.
+// A task of EC2 is made where the fleet has a place for it, and not made where
+// there is none; any other is placed by package place.
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/control"
+	"github.com/berth-run/berth/control/place/fleet"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
 )
@@ -25,13 +28,15 @@ type Settings struct {
 	// HealthyAfter is how long a task without a health check must have been
 	// RUNNING before it counts as healthy. AWS waits 40 s.
 	HealthyAfter time.Duration
+	// Fleet chooses container instances. nil: from the snapshot of each plan.
+	Fleet *fleet.Fleet
 }
 
 // Controller makes the deploy controller.
 func Controller(s Settings) control.Controller {
 	return control.Controller{
 		Name:  "deploy",
-		Reads: []store.AnyTable{state.Services, state.Tasks, state.ServiceDeployments, state.TaskSets},
+		Reads: []store.AnyTable{state.Services, state.Tasks, state.ServiceDeployments, state.TaskSets, state.ContainerInstances},
 		Plan:  func(in control.Input) control.Plan { return Plan(in, s) },
 	}
 }
@@ -42,16 +47,24 @@ func Plan(in control.Input, set Settings) (p control.Plan) {
 	if !ok {
 		return p
 	}
-	started := units{}
+	started, places := units{}, &places{in: in, fleet: set.Fleet}
+	defer places.done()
+	var list []*state.Service
 	for arn := range services(in) {
-		svc, ok := state.Services.Get(in.Read, arn)
-		if !ok || svc.Status == "INACTIVE" {
-			continue
+		if svc, ok := state.Services.Get(in.Read, arn); ok && svc.Status != "INACTIVE" {
+			list = append(list, svc)
 		}
-		r := &rollout{in: in, set: set, region: region, units: started, old: svc, svc: svc.Clone(), name: "(service " + svc.Name + ")"}
+	}
+	// What runs on every instance is placed before what finds its place.
+	slices.SortStableFunc(list, func(a, b *state.Service) int {
+		return cmp.Compare(rank(a), rank(b))
+	})
+	for _, svc := range list {
+		r := &rollout{in: in, set: set, region: region, units: started, places: places, old: svc, svc: svc.Clone(), name: "(service " + svc.Name + ")"}
 		r.plan()
 		r.write(&p)
 	}
+	places.claim(&p)
 	if !in.All {
 		// A wake asked for by a service that this plan did not look at must not be lost.
 		for s := range state.Services.All(in.Read) {
@@ -87,9 +100,26 @@ func services(in control.Input) func(yield func(string) bool) {
 			seen[service] = true
 			return yield(service)
 		}
+		clusters := map[string]bool{} // those with more room than before, or other instances
 		for _, k := range in.Changed.Keys(state.Tasks) {
-			if t, ok := state.Tasks.Get(in.Read, k); ok && !more(t.Service) {
+			t, ok := state.Tasks.Get(in.Read, k)
+			if ok && !more(t.Service) {
 				return
+			}
+			if ok && t.LaunchType == string(ecs.LaunchTypeEc2) && t.LastStatus == state.Stopped {
+				clusters[t.Cluster] = true
+			}
+		}
+		for _, k := range in.Changed.Keys(state.ContainerInstances) {
+			if i, ok := state.ContainerInstances.Get(in.Read, k); ok && !i.Hidden {
+				clusters[i.Cluster] = true
+			}
+		}
+		for c := range clusters {
+			for s := range state.Services.By(in.Read, "cluster", c) {
+				if onInstances(s) && !more(s.ARN) {
+					return
+				}
 			}
 		}
 		for _, k := range in.Changed.Keys(state.ServiceDeployments) {
@@ -111,6 +141,7 @@ type rollout struct {
 	set      Settings
 	region   *state.Region
 	units    units // that this plan starts, of all services
+	places   *places
 	old, svc *state.Service
 	name     string // of the service, as its events begin
 
@@ -142,6 +173,13 @@ func (r *rollout) plan() {
 	switch {
 	case r.svc.Status == "DRAINING":
 		r.drain()
+	case r.svc.SchedulingStrategy == daemon && len(r.svc.Deployments) > 0:
+		r.begin()
+		r.countFailures(r.primary().ID, r.primary())
+		r.breaker()
+		r.fixImages()
+		r.everywhere()
+		r.complete()
 	case r.external():
 		r.countFailures("", nil)
 		r.sets()
@@ -237,12 +275,13 @@ func (r *rollout) roll() {
 
 	own, old := r.live(mine), r.live(older)
 	good, sick := split(own) // of the primary; sick ones are to be replaced
+	good, moving := r.leaving(good)
 	blocked := map[string]int{}
 
 	// Too many: older deployments go first, below; then the primary's own.
 	if extra := len(good) - desired; extra > 0 {
 		blocked[p.ID] = r.scaleIn(good, extra, p.ID)
-		good = r.live(func(t *state.Task) bool { return mine(t) && !slices.Contains(sick, t) })
+		good, _ = r.leaving(r.live(func(t *state.Task) bool { return mine(t) && !slices.Contains(sick, t) }))
 	}
 
 	if p.RolloutState == "FAILED" {
@@ -266,7 +305,8 @@ func (r *rollout) roll() {
 
 	// What is older, or sick, goes as far as the minimum of healthy tasks allows.
 	ready := r.ready(good)
-	healthy := ready + r.ready(old)
+	healthy := ready + r.ready(old) + r.ready(moving)
+	healthy -= r.move(moving, healthy-floor, p.ID)
 	spare := r.spare()
 	coming := floor - healthy // tasks of the spare deployment that may yet become healthy
 	var out, ill []*state.Task

@@ -51,6 +51,7 @@ func (r *rollout) keep(s *state.TaskSet, service string) (gone bool) {
 	r.name = strings.TrimSuffix(service, ")") + ", taskSet " + s.ID + ")"
 	s.ImageDigests = r.digests(s.ID, s.TaskDefinition, s.ImageDigests)
 	good, sick := split(r.live(mine))
+	good, moving := r.leaving(good)
 	blocked := 0
 	if extra := len(good) - desired; extra > 0 {
 		if s.Status == "DRAINING" {
@@ -59,6 +60,7 @@ func (r *rollout) keep(s *state.TaskSet, service string) (gone bool) {
 			blocked = r.scaleIn(good, extra, s.ID)
 		}
 		good, _ = split(r.live(mine))
+		good, _ = r.leaving(good)
 	}
 	if missing := desired - len(good); missing > 0 {
 		if r.svc.NextStart.After(r.in.Now) {
@@ -67,6 +69,7 @@ func (r *rollout) keep(s *state.TaskSet, service string) (gone bool) {
 			r.start(missing, len(sick), launch{s.ID, s.TaskDefinition, s.Network, s.LaunchType, s.PlatformVersion, s.PlatformFamily, s.CapacityProviderStrategy})
 		}
 	}
+	r.move(moving, r.ready(good)+r.ready(moving)-desired, s.ID)
 	if desired == 0 {
 		r.stop(sick, "Scaling activity initiated by (deployment "+s.ID+")")
 	} else {

@@ -68,6 +68,9 @@ func Plan(in control.Input) (p control.Plan) {
 	for i := range state.ContainerInstances.All(in.Read) {
 		if i.Status == "INACTIVE" && due(i.DeregisteredAt) {
 			control.Delete(&p, state.ContainerInstances, i.ARN, i)
+			if c, ok := state.Claims.Get(in.Read, i.ARN); ok {
+				control.Delete(&p, state.Claims, i.ARN, c)
+			}
 		}
 	}
 	if gone {

@@ -46,7 +46,7 @@ const (
 	RejectedByACL   Rejection = "NACL"
 )
 
-// maxFlows bounds the records of a window for one VPC. What is beyond is skipped, and said to be.
+// maxFlows bounds the records of a window. What is beyond is skipped, and said to be.
 const maxFlows = 20000
 
 // flows is what a fabric remembers of the counters between two windows.
@@ -138,7 +138,6 @@ type reader struct {
 	window *FlowWindow
 	old    flows
 	flags  map[string]tcpSeen // by direction and key
-	count  int
 }
 
 type tcpSeen struct {
@@ -154,8 +153,8 @@ func (r *reader) read() error {
 				return err
 			}
 			for _, el := range elements {
-				last := r.last(el)
-				if last.Before(r.window.Start) {
+				last, now := r.touched(flagSet(flag.name, in), el)
+				if !now {
 					continue
 				}
 				k := direction(in) + string(el.Key)
@@ -182,7 +181,8 @@ func (r *reader) read() error {
 		return err
 	}
 	for _, el := range skipped {
-		if n, ok := r.old.links[cString(el.Key)]; ok && !r.last(el).Before(r.window.Start) {
+		_, now := r.touched(skippedSet, el)
+		if n, ok := r.old.links[cString(el.Key)]; ok && now {
 			r.window.Skipped = append(r.window.Skipped, n.ID)
 		}
 	}
@@ -200,6 +200,17 @@ func (r *reader) elements(set string) ([]nftables.SetElement, error) {
 // last is when an element was last touched: that is when it began to expire.
 func (r *reader) last(el nftables.SetElement) time.Time {
 	return r.now.Add(el.Expires - flowIdle)
+}
+
+// touched says when an element was last touched, and whether that was in this window. The kernel's clock is coarse, so
+// what was known before counts only if it is clearly later now.
+func (r *reader) touched(set string, el nftables.SetElement) (last time.Time, now bool) {
+	const coarse = 50 * time.Millisecond
+	k := flowKey{r.family.table() + set, string(el.Key)}
+	last = r.last(el)
+	was, known := r.old.seen[k]
+	r.f.flows.seen[k] = counted{last: last}
+	return last, !known || last.Sub(was.last) > coarse
 }
 
 func (r *reader) readFlows(why verdict, in bool, kind string) error {
@@ -227,7 +238,7 @@ func (r *reader) readFlows(why verdict, in bool, kind string) error {
 		if !ok {
 			continue
 		}
-		if r.count++; r.count > maxFlows {
+		if len(r.window.Flows) >= maxFlows {
 			r.window.Skipped = append(r.window.Skipped, n.ID)
 			continue
 		}

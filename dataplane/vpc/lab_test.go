@@ -11,6 +11,9 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Impatience is how long a packet that must not arrive is waited for, patience how long one that must may take. Nothing
@@ -135,7 +138,8 @@ func (l *lab) serve(id string, port int) net.Listener {
 	l.t.Helper()
 	var ln net.Listener
 	err := l.in(id, func() (err error) {
-		ln, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
+		// Both families where there are two.
+		ln, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
 		return err
 	})
 	if err != nil {
@@ -174,7 +178,7 @@ func (l *lab) dial(id, addr string, wait time.Duration) (net.Conn, string, error
 		// A resolver or a happy-eyeballs goroutine would leave the namespace: plain addresses only.
 		d := net.Dialer{Timeout: wait, FallbackDelay: -1}
 		var err error
-		c, err = d.Dial("tcp4", addr)
+		c, err = d.Dial("tcp", addr)
 		return err
 	})
 	if err != nil {
@@ -227,3 +231,13 @@ func echo(c net.Conn, wait time.Duration) error {
 }
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
+
+// forgetAll empties the connection tracking of the thread's namespace.
+func forgetAll() error {
+	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return h.ConntrackTableFlush(netlink.ConntrackTable)
+}

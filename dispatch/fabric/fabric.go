@@ -206,8 +206,15 @@ type Instance struct {
 	ID        string `json:"id"`
 	Interface string `json:"interface"` // device 0
 	Hostname  string `json:"hostname"`
-	CPU       int    `json:"cpu"`    // CPU units, 1024 a vCPU: the most it gets
-	Memory    int    `json:"memory"` // MiB: the most it gets
+	// Address is the primary address of its interface. Nameservers and Search
+	// are what its resolver is set to at each boot.
+	Address     netip.Addr `json:"address,omitzero"`
+	Nameservers []string   `json:"nameservers,omitempty"`
+	Search      []string   `json:"search,omitempty"`
+	CPU         int        `json:"cpu"`    // CPU units, 1024 a vCPU: the most it gets
+	Memory      int        `json:"memory"` // MiB: the most it gets
+	// Registered is the memory in MiB that its agent registers.
+	Registered int `json:"registered,omitempty"`
 	// Root is the OCI image it boots from, with the digest of its manifest;
 	// "" is the one the node makes itself.
 	Root string `json:"root,omitempty"`
@@ -217,8 +224,11 @@ type Instance struct {
 	Boots int  `json:"boots"`
 	// UserData is run at the first boot.
 	UserData []byte `json:"userData,omitempty"`
-	// Agent says that an ECS agent runs beside it.
-	Agent bool `json:"agent,omitempty"`
+	// Agent says that an ECS agent runs beside it, which registers it with
+	// these attributes and knows these tags of it.
+	Agent      bool              `json:"agent,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+	Tags       map[string]string `json:"tags,omitempty"`
 	// Metadata is what its metadata service answers.
 	Metadata InstanceMetadata `json:"metadata"`
 	// Credentials are those of its profile's role, renewed before they end.
@@ -226,7 +236,8 @@ type Instance struct {
 }
 
 // InstanceMetadata is the content of an instance's metadata service. Paths are
-// below /latest/, without it: "meta-data/instance-id".
+// below /latest/, without it: "meta-data/instance-id". One that ends in a slash
+// is what the listing of that folder says, where its names do not.
 type InstanceMetadata struct {
 	Enabled       bool              `json:"enabled"`
 	TokenRequired bool              `json:"tokenRequired,omitempty"`
@@ -236,8 +247,10 @@ type InstanceMetadata struct {
 
 // RoleCredentials are credentials with the role's name and profile.
 type RoleCredentials struct {
-	Role    string `json:"role"`
-	Profile string `json:"profile"` // ARN
+	Role      string    `json:"role"`
+	Profile   string    `json:"profile"` // ARN
+	ProfileID string    `json:"profileId,omitempty"`
+	Updated   time.Time `json:"updated,omitzero"` // when they were made
 	Credentials
 }
 
@@ -246,8 +259,27 @@ type InstanceStatus struct {
 	ID    string `json:"id"`
 	State string `json:"state"` // running, stopped, gone
 	Boots int    `json:"boots"` // the boot that runs, or ran last
+	// Ended says why it stopped by itself: EndedInside or EndedCrash; "" if the
+	// server wanted it so.
+	Ended string `json:"ended,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Console is the end of what was written to the console, if that has changed.
+	Console   string    `json:"console,omitempty"`
+	ConsoleAt time.Time `json:"consoleAt,omitzero"`
 }
+
+// States of an instance on its node.
+const (
+	InstanceRunning = "running"
+	InstanceStopped = "stopped"
+	InstanceGone    = "gone" // nothing of it is left
+)
+
+// Why an instance stopped by itself.
+const (
+	EndedInside = "inside" // somebody in it shut it down
+	EndedCrash  = "crash"  // its first process ended as it never should
+)
 
 // Report is a frame from the node: what became of its interfaces since the
 // last report. After a new stream the first report names every interface the

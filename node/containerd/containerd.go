@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -49,6 +48,7 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/services/warning"
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
 
+	"github.com/berth-run/berth/node/oci"
 	"github.com/berth-run/berth/node/shim"
 )
 
@@ -70,7 +70,7 @@ func (d Dirs) State() string { return filepath.Join(d.Run, "state") }
 // ShimSockets is where the shims listen.
 func (d Dirs) ShimSockets() string { return filepath.Join(d.Run, "s") }
 
-// Shim is this binary under the shim's name.
+// Shim is the shim's program.
 func (d Dirs) Shim() string { return filepath.Join(d.Run, shim.Name) }
 
 // Options of a daemon beyond its directories.
@@ -97,13 +97,16 @@ func Main(ctx context.Context, dirs Dirs, opts Options) error {
 			return err
 		}
 	}
-	if err := InstallShim(dirs.Shim()); err != nil {
+	if err := installShim(dirs.Shim(), slim); err != nil {
 		return fmt.Errorf("install shim: %w", err)
 	}
 	// The daemon finds shims by PATH; ours comes before the machine's, whose
 	// version may be another.
 	if err := os.Setenv("PATH", dirs.Run+string(os.PathListSeparator)+os.Getenv("PATH")); err != nil {
 		return err
+	}
+	if err := oci.Share(ctx); err != nil {
+		log.G(ctx).WithError(err).Warn("crun is started as it is")
 	}
 	cfg := &config.Config{
 		Version: 4,
@@ -148,49 +151,4 @@ func Main(ctx context.Context, dirs Dirs, opts Options) error {
 	}
 	<-ctx.Done()
 	return nil
-}
-
-// InstallShim puts this binary at path as a shim: by a hard link, or, on
-// another file system, by a copy. A symbolic link would not do, for the shim
-// re-executes itself by its resolved path. Replacing it leaves shims that run
-// untouched; they keep the file they were started from.
-func InstallShim(path string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	have, err := os.Stat(path)
-	if err == nil {
-		want, err := os.Stat(self)
-		if err == nil && os.SameFile(have, want) {
-			return nil
-		}
-	}
-	next := path + ".new"
-	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := os.Link(self, next); err != nil {
-		if err := copyFile(next, self); err != nil {
-			return err
-		}
-	}
-	return os.Rename(next, path)
-}
-
-func copyFile(dst, src string) error {
-	in, err := os.Open(src)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		out.Close()
-		return err
-	}
-	return out.Close()
 }

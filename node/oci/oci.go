@@ -33,6 +33,11 @@ type Launcher struct {
 	jobs chan func()
 	done chan struct{}
 	home *os.File // the mount namespace of this process
+
+	look   sync.Once // for the copy; see Sealed
+	sealed int
+	which  string
+	has    bool
 }
 
 // Start calls start, which starts program as a child.

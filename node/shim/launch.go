@@ -23,7 +23,9 @@ func (l launcher) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
 var starter oci.Launcher
 
 func launch(c *exec.Cmd, start func(*exec.Cmd) (chan runc.Exit, error)) (exits chan runc.Exit, err error) {
-	err = starter.Start(c.Path, func() (err error) {
+	program := c.Path
+	c.Path = starter.Sealed(program)
+	err = starter.Start(program, func() (err error) {
 		exits, err = start(c)
 		return err
 	})

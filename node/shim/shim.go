@@ -1,13 +1,15 @@
 // Package shim makes this binary its own containerd shim. A process whose
-// argv[0] is "containerd-shim-runc-v2" (a hard link in the run directory, made
+// argv[0] is "containerd-shim-runc-v2" (a file in the run directory, put there
 // by package node/containerd) becomes the shim and never reaches main.
 //
-// It does so while packages are being initialised, on purpose. One shim lives
-// beside every task and is executed twice to get there, so what the rest of
-// the binary does at start (registries, tables, metrics) would be paid, in
-// memory and in milliseconds, by each of them. Go initialises packages in the
-// order of their import paths as soon as their imports are ready; this one
-// comes before most of what a shim has no use for.
+// Usually that is the program of node/shim/slim, which is this package and
+// nothing else. It may be the whole binary, too, and so it acts while packages
+// are being initialised: one shim lives beside every task and is executed twice
+// to get there, so what the rest of the binary does at start (registries,
+// tables, metrics) would be paid, in memory and in milliseconds, by each of
+// them. Go initialises packages in the order of their import paths as soon as
+// their imports are ready; this one comes before most of what a shim has no use
+// for.
 //
 // The package must therefore import nothing but what a shim needs.
 package shim
@@ -81,7 +83,7 @@ func run() {
 	// as it can from the moment a shim is told to end.
 	_ = log.SetLevel("fatal")
 	runc.Monitor = launcher{runc.Monitor} // for `delete`, which makes no service
-	shim.RunShim(context.Background(), manager.NewShimManager(Runtime))
+	shim.RunShim(context.Background(), undertaker{manager.NewShimManager(Runtime)})
 }
 
 // steadfast finishes what it began. A call's context ends when the daemon that

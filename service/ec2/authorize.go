@@ -91,6 +91,7 @@ func (e *EC2) Authorize() map[string]func(context.Context, store.Reader, *auth.C
 		return x.Resources, x.Tags
 	})
 	e.authorizeInterfaces(m)
+	e.authorizeInstances(m)
 	return m
 }
 

@@ -39,10 +39,6 @@ type EC2 struct {
 // by operation and field, each with what that means.
 var Stored = map[string]string{
 	"CreateFlowLogs.MaxAggregationInterval":                           "kept and shown; records are of one minute, as those of AWS's Nitro machines",
-	"CreateVpcEndpoint.PolicyDocument":                                "kept and shown; what goes through an endpoint is decided by the caller's own policies",
-	"ModifyVpcEndpoint.PolicyDocument":                                "kept and shown, as that of CreateVpcEndpoint",
-	"CreateNetworkInterface.ConnectionTrackingSpecification":          "kept and shown; connections are tracked with the kernel's own idle times",
-	"ModifyNetworkInterfaceAttribute.ConnectionTrackingSpecification": "kept and shown; connections are tracked with the kernel's own idle times",
 	"CreateVpc.InstanceTenancy":                                       "kept and shown; instances share the machine whatever it says",
 	"ModifyVpcAttribute.EnableNetworkAddressUsageMetrics":             "kept and shown; there are no metrics of address usage",
 	"ModifySubnetAttribute.PrivateDnsHostnameTypeOnLaunch":            "kept and shown; names are those of addresses",
@@ -57,6 +53,10 @@ var Stored = map[string]string{
 	"AssignPrivateNatGatewayAddress.PrivateIpAddresses":               "the addresses are the gateway's; it translates to its primary one",
 	"UnassignPrivateNatGatewayAddress.MaxDrainDurationSeconds":        "addresses go at once: only the primary one has connections",
 	"DisassociateNatGatewayAddress.MaxDrainDurationSeconds":           "addresses go at once: only the primary one has connections",
+	"CreateVpcEndpoint.PolicyDocument":                                "kept and shown; what goes through an endpoint is decided by the caller's own policies",
+	"ModifyVpcEndpoint.PolicyDocument":                                "kept and shown, as that of CreateVpcEndpoint",
+	"CreateNetworkInterface.ConnectionTrackingSpecification":          "kept and shown; connections are tracked with the kernel's own idle times",
+	"ModifyNetworkInterfaceAttribute.ConnectionTrackingSpecification": "kept and shown; connections are tracked with the kernel's own idle times",
 }
 
 // New returns the service.

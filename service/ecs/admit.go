@@ -45,6 +45,12 @@ func (p parts) check() error {
 	if c := p.controller; c != nil && p.scheduling == api.SchedulingStrategyDaemon && c.Type != api.DeploymentControllerTypeEcs {
 		return invalid("The DAEMON scheduling strategy is not supported with the %s deployment controller.", c.Type)
 	}
+	if p.scheduling == api.SchedulingStrategyDaemon && len(p.placement) > 0 {
+		return invalid("Placement strategies are not supported with the DAEMON scheduling strategy.")
+	}
+	if err := checkPlacement(p.constraints, p.placement); err != nil {
+		return err
+	}
 	for i := range p.loadBalancers {
 		if err := p.checkLoadBalancer(&p.loadBalancers[i]); err != nil {
 			return err
@@ -282,16 +288,9 @@ func (p parts) refuse() error {
 		return unsupported("serviceConnectConfiguration")
 	case p.controller != nil && p.controller.Type == api.DeploymentControllerTypeCodeDeploy:
 		return unsupported("deploymentController CODE_DEPLOY")
-	case p.scheduling == api.SchedulingStrategyDaemon:
-		return unsupported("schedulingStrategy DAEMON")
-	case len(p.constraints) > 0 && !p.fargate:
-		return unsupported("placementConstraints")
-	case len(p.placement) > 0 && !p.fargate:
-		return unsupported("placementStrategy")
-	case len(p.constraints) > 0:
-		return invalid("Placement constraints are not supported with FARGATE launch type.")
-	case len(p.placement) > 0:
-		return invalid("Placement strategies are not supported with FARGATE launch type.")
+	}
+	if err := forFargate(p.fargate, p.constraints, p.placement); err != nil {
+		return err
 	}
 	c := p.configuration
 	if c == nil {

@@ -33,14 +33,16 @@ func on[In any](e *ECS, rule func(q request, in *In) []auth.Check) Authorize {
 		if c != nil {
 			account = c.Account
 		}
-		return rule(request{e, r, account, map[string][]string{}}, in.(*In))
+		return rule(request{e, r, account, nil}, in.(*In))
 	}
 }
 
 // key adds a condition key.
 func (q request) key(name string, values ...string) request {
-	q.keys = maps.Clone(q.keys)
-	q.keys[name] = values
+	keys := make(map[string][]string, len(q.keys)+1)
+	maps.Copy(keys, q.keys)
+	keys[name] = values
+	q.keys = keys
 	return q
 }
 
@@ -50,17 +52,20 @@ func (q request) check(action string, resources ...string) []auth.Check {
 	}
 	out := make([]auth.Check, len(resources))
 	for i, res := range resources {
-		keys := q.keys
-		if t, err := q.tagged(q.r, q.account, res); err == nil && len(t.tags) > 0 {
-			keys = maps.Clone(keys)
-			for _, tag := range t.tags {
-				keys["aws:ResourceTag/"+tag.Key] = []string{tag.Value}
-				keys["ecs:ResourceTag/"+tag.Key] = []string{tag.Value}
-			}
-		}
-		out[i] = auth.Check{Action: "ecs:" + action, Resource: res, Keys: keys}
+		// Hardly a policy asks for tags: they are looked up when one does.
+		out[i] = auth.Check{Action: "ecs:" + action, Resource: res, Keys: q.keys, Tags: q.tagsOf(res)}
 	}
 	return out
+}
+
+func (q request) tagsOf(resource string) func() []state.Tag {
+	return func() []state.Tag {
+		t, err := q.tagged(q.r, q.account, resource)
+		if err != nil {
+			return nil // what does not exist has none
+		}
+		return t.tags
+	}
 }
 
 // tags adds the keys of the tags in a request.

@@ -44,10 +44,10 @@ var Stored = map[string]string{
 	"CreateService.healthCheckGracePeriodSeconds":                            "kept for services with task sets; there are no load balancers yet, and without them it is refused",
 	"UpdateService.healthCheckGracePeriodSeconds":                            "kept for services with task sets; there are no load balancers yet, and without them it is refused",
 	"RegisterContainerInstance.platformDevices":                              "accepted; no device is given to tasks",
-	"RegisterContainerInstance.instanceIdentityDocument":                     "kept in the instance's attributes; the caller's permissions decide, the signature is not verified",
+	"RegisterContainerInstance.instanceIdentityDocument":                     "kept in the instance's attributes; that of an instance of this region must be signed by it, of others the caller's permissions decide",
 
 	// Capacity: there are no instances that tasks could be placed on yet.
-	"RegisterContainerInstance.instanceIdentityDocumentSignature": "accepted; not verified",
+	"RegisterContainerInstance.instanceIdentityDocumentSignature": "verified for instances of this region; otherwise accepted",
 	"RegisterContainerInstance.totalResources":                    "kept and shown; no task is placed on instances",
 	"UpdateContainerInstancesState.status":                        "kept and shown; no task is placed on instances",
 	"PutAttributes.attributes":                                    "kept and shown; no task is placed on instances",

@@ -72,6 +72,23 @@ func validateConstraints(constraints []api.TaskDefinitionPlacementConstraint) er
 	return nil
 }
 
+// checkConstraint validates a constraint of a task or service.
+func checkConstraint(c api.PlacementConstraint) error {
+	switch c.Type {
+	case api.PlacementConstraintTypeDistinctInstance:
+		if val(c.Expression) != "" {
+			return invalid("The placement constraint distinctInstance has no expression.")
+		}
+		return nil
+	case api.PlacementConstraintTypeMemberOf:
+		if _, err := queries.Parse(val(c.Expression)); err != nil {
+			return badExpression(err)
+		}
+		return nil
+	}
+	return invalid("A placement constraint must have a type.")
+}
+
 // usesAccelerators reports whether the definition asks for inference accelerators.
 func usesAccelerators(d *api.TaskDefinition) bool {
 	return len(d.InferenceAccelerators) > 0 || slices.ContainsFunc(d.ContainerDefinitions, func(c api.ContainerDefinition) bool {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/auth"
 	api "github.com/berth-run/berth/aws/ecs"
+	"github.com/berth-run/berth/control/place/fleet"
 	"github.com/berth-run/berth/store"
 )
 
@@ -27,6 +28,8 @@ type Config struct {
 	// PassRole returns the error that the caller gets if it may not hand the
 	// role to the AWS service. Required; auth.Authorizer has it.
 	PassRole func(ctx context.Context, r store.Reader, caller *auth.Caller, roleARN, service string) error
+	// Fleet chooses container instances. nil: one that nobody else uses.
+	Fleet *fleet.Fleet
 	// PollEndpoint is the URL under which the agent of this request finds ACS and TCS. Required.
 	PollEndpoint func(ctx context.Context) string
 }
@@ -51,6 +54,9 @@ func New(cfg Config) *ECS {
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = randomID
+	}
+	if cfg.Fleet == nil {
+		cfg.Fleet = fleet.New(cfg.DB)
 	}
 	return &ECS{cfg: cfg, db: cfg.DB}
 }
@@ -116,6 +122,23 @@ func opt(s string) *string {
 		return nil
 	}
 	return &s
+}
+
+// some is a member that is left out if it is empty. It points into an object of
+// the store, which nobody changes.
+func some[T comparable](v *T) *T {
+	if *v == *new(T) {
+		return nil
+	}
+	return v
+}
+
+// when is some for times.
+func when(t *time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return t
 }
 
 func at(t time.Time) *time.Time {

@@ -98,6 +98,18 @@ func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterCon
 			n.ARN = e.arn(account, "container-instance/"+cluster.Name+"/"+e.cfg.NewID())
 			n.Zone, n.ClientToken = id.AvailabilityZone, val(in.ClientToken)
 		}
+		host, err := e.ec2Host(tx, account, id, val(in.InstanceIdentityDocument), val(in.InstanceIdentityDocumentSignature))
+		if err != nil {
+			return err
+		}
+		if host != nil {
+			n.Node = host.Node
+			if host.ContainerInstance != n.ARN {
+				h := *host
+				h.ContainerInstance = n.ARN
+				state.Instances.Put(tx, &h)
+			}
+		}
 		if n.Attributes, err = registered(tx, old, &n, in.Attributes, id); err != nil {
 			return err
 		}
@@ -117,6 +129,24 @@ func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterCon
 		out.ContainerInstance = new(instanceView(tx, &n, true))
 		return nil
 	})
+}
+
+// ec2Host is the region's own EC2 instance that a document speaks of, nil if it
+// is none. For such a one the signature must be the region's, as sent: with it
+// whoever registers shows that it is the instance.
+func (e *ECS) ec2Host(r store.Reader, account string, id identity, document, signature string) (*state.Instance, error) {
+	host, ok := state.Instances.Get(r, id.InstanceID)
+	if !ok {
+		return nil, nil
+	}
+	if host.Account != account || host.State == "terminated" {
+		return nil, client("The instance identity document is not valid.")
+	}
+	key, ok := state.IdentityKeys.Get(r, state.IdentityKeyName)
+	if !ok || !key.Signed(document, signature) {
+		return nil, client("The signature of the instance identity document is not valid.")
+	}
+	return host, nil
 }
 
 // sameRegistration finds the instance that a registration with the token made.
@@ -354,7 +384,7 @@ func (e *ECS) DescribeContainerInstances(ctx context.Context, in *api.DescribeCo
 
 func instanceView(r store.Reader, i *state.ContainerInstance, tags bool) api.ContainerInstance {
 	v := api.ContainerInstance{
-		ContainerInstanceArn: &i.ARN, Ec2InstanceId: opt(i.EC2InstanceID), Version: &i.Version,
+		ContainerInstanceArn: &i.ARN, Ec2InstanceId: opt(i.EC2InstanceID), Version: new(i.Claimed(r)), CapacityProviderName: opt(i.CapacityProvider),
 		VersionInfo:         &api.VersionInfo{AgentVersion: opt(i.AgentVersion), AgentHash: opt(i.AgentHash), DockerVersion: opt(i.DockerVersion)},
 		RegisteredResources: list(i.Registered), RemainingResources: list(i.Remaining(r)),
 		Status: &i.Status, AgentConnected: &i.AgentConnected,

@@ -95,10 +95,14 @@ func TestContainerInstances(t *testing.T) {
 	refuse(b, b.UpdateContainerAgent, &api.UpdateContainerAgentInput{ContainerInstance: bare.ContainerInstanceArn},
 		"MissingVersionException: Amazon ECS is unable to determine the current version of the Amazon ECS container agent on the container instance.")
 
-	// Tasks on EC2 are refused in words that fit what there is.
+	// No agent of either instance is connected.
 	b.register(`{"family":"box","containerDefinitions":[{"name":"a","image":"x","memory":64}]}`)
-	refuse(b, b.RunTask, &api.RunTaskInput{TaskDefinition: new("box")}, "InvalidParameterException: launchType EC2 is not supported by this version of Berth.")
-	refuse(b, b.StartTask, &api.StartTaskInput{TaskDefinition: new("box"), ContainerInstances: []string{arn}}, "InvalidParameterException: StartTask is not supported by this version of Berth.")
+	if out := try(b, b.RunTask, &api.RunTaskInput{TaskDefinition: new("box"), Count: num(2)}); len(out.Tasks) != 0 || len(out.Failures) != 2 || *out.Failures[0].Reason != "AGENT" {
+		t.Errorf("%s", pretty(out))
+	}
+	if out := try(b, b.StartTask, &api.StartTaskInput{TaskDefinition: new("box"), ContainerInstances: []string{arn}}); len(out.Tasks) != 0 || *out.Failures[0].Reason != "AGENT" {
+		t.Errorf("%s", pretty(out))
+	}
 }
 
 func TestContainerInstanceState(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/berth-run/berth/aws/wire"
 	pages "github.com/berth-run/berth/service/page"
 	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
 )
 
 func TestClusters(t *testing.T) {
@@ -272,9 +273,9 @@ func TestAuthorize(t *testing.T) {
 	}
 	// Resource tags are condition keys.
 	try(b, b.TagResource, &api.TagResourceInput{ResourceArn: new(prefix + "cluster/default"), Tags: []api.Tag{{Key: new("env"), Value: new("prod")}}})
-	got := rules["DeleteCluster"](b.ctx, b.db.Snapshot(), caller, &api.DeleteClusterInput{Cluster: new("default")})[0].Keys
-	if !slices.Equal(got["aws:ResourceTag/env"], []string{"prod"}) || !slices.Equal(got["ecs:ResourceTag/env"], []string{"prod"}) {
-		t.Errorf("keys %v", got)
+	got := rules["DeleteCluster"](b.ctx, b.db.Snapshot(), caller, &api.DeleteClusterInput{Cluster: new("default")})[0].Tags()
+	if !slices.Equal(got, []state.Tag{{Key: "env", Value: "prod"}}) {
+		t.Errorf("tags %v", got)
 	}
 }
 

@@ -17,21 +17,24 @@ type arn struct {
 }
 
 // parseARN reads arn:aws:ecs:<region>:<account>:<kind>/<path>.
-func parseARN(s string) (arn, bool) {
-	parts := strings.SplitN(s, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" || parts[1] == "" || parts[2] != "ecs" {
+func parseARN(s string) (a arn, ok bool) {
+	rest, ok := strings.CutPrefix(s, "arn:")
+	if !ok {
 		return arn{}, false
 	}
-	kind, path, ok := strings.Cut(parts[5], "/")
-	if !ok || kind == "" || path == "" {
+	partition, rest, _ := strings.Cut(rest, ":")
+	service, rest, _ := strings.Cut(rest, ":")
+	a.region, rest, _ = strings.Cut(rest, ":")
+	a.account, rest, ok = strings.Cut(rest, ":")
+	if !ok || partition == "" || service != "ecs" {
 		return arn{}, false
 	}
-	a := arn{region: parts[3], account: parts[4], kind: kind, path: strings.Split(path, "/")}
-	for _, p := range a.path {
-		if p == "" {
-			return arn{}, false
-		}
+	var path string
+	a.kind, path, ok = strings.Cut(rest, "/")
+	if !ok || a.kind == "" || path == "" || path[0] == '/' || path[len(path)-1] == '/' || strings.Contains(path, "//") {
+		return arn{}, false
 	}
+	a.path = strings.Split(path, "/")
 	return a, true
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/berth-run/berth/auth"
@@ -14,11 +15,14 @@ import (
 
 // deploymentConfiguration lays what is given over what there is, which is AWS's
 // defaults for a new service.
-func deploymentConfiguration(have, given *api.DeploymentConfiguration) (*api.DeploymentConfiguration, error) {
+func deploymentConfiguration(have, given *api.DeploymentConfiguration, scheduling api.SchedulingStrategy) (*api.DeploymentConfiguration, error) {
 	n := api.DeploymentConfiguration{
 		DeploymentCircuitBreaker: &api.DeploymentCircuitBreaker{Enable: new(false), Rollback: new(false)},
 		MaximumPercent:           new(int32(200)), MinimumHealthyPercent: new(int32(100)),
 		Strategy: api.DeploymentStrategyRolling, BakeTimeInMinutes: new(int32(0)),
+	}
+	if scheduling == api.SchedulingStrategyDaemon {
+		n.MaximumPercent, n.MinimumHealthyPercent = new(int32(100)), new(int32(0))
 	}
 	if have != nil {
 		n = *have
@@ -41,12 +45,23 @@ func deploymentConfiguration(have, given *api.DeploymentConfiguration) (*api.Dep
 }
 
 // rebalancing decides about AvailabilityZoneRebalancing.
-func rebalancing(asked api.AvailabilityZoneRebalancing, def string, c *api.DeploymentConfiguration) (string, error) {
-	if *c.MaximumPercent > 100 {
-		return string(cmp.Or(asked, api.AvailabilityZoneRebalancing(def))), nil
+func (p parts) rebalancing(asked api.AvailabilityZoneRebalancing, def string, c *api.DeploymentConfiguration) (string, error) {
+	not := ""
+	switch zone := "attribute:" + zoneAttribute; {
+	case p.scheduling == api.SchedulingStrategyDaemon:
+		not = "the DAEMON scheduling strategy"
+	case *c.MaximumPercent <= 100:
+		not = "maximumPercent <= 100%"
+	case len(p.placement) > 0 && (p.placement[0].Type != api.PlacementStrategyTypeSpread || val(p.placement[0].Field) != zone):
+		not = "a placement strategy that does not begin with spread on " + zone
+	case slices.ContainsFunc(p.constraints, func(c api.PlacementConstraint) bool { return strings.Contains(val(c.Expression), zone) }):
+		not = "a placement constraint on " + zone
 	}
-	if asked == api.AvailabilityZoneRebalancingEnabled {
-		return "", invalid("Availability Zone Rebalancing does not support maximumPercent <= 100%%")
+	switch {
+	case not == "":
+		return string(cmp.Or(asked, api.AvailabilityZoneRebalancing(def))), nil
+	case asked == api.AvailabilityZoneRebalancingEnabled:
+		return "", invalid("Availability Zone Rebalancing does not support %s", not)
 	}
 	return string(api.AvailabilityZoneRebalancingDisabled), nil
 }
@@ -109,13 +124,13 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	configuration, err := deploymentConfiguration(nil, in.DeploymentConfiguration)
+	configuration, err := deploymentConfiguration(nil, in.DeploymentConfiguration, in.SchedulingStrategy)
 	if err != nil {
 		return nil, err
 	}
 	balance := string(api.AvailabilityZoneRebalancingDisabled)
 	if !p.external() {
-		if balance, err = rebalancing(in.AvailabilityZoneRebalancing, string(api.AvailabilityZoneRebalancingEnabled), configuration); err != nil {
+		if balance, err = p.rebalancing(in.AvailabilityZoneRebalancing, string(api.AvailabilityZoneRebalancingEnabled), configuration); err != nil {
 			return nil, err
 		}
 	} else if in.AvailabilityZoneRebalancing == api.AvailabilityZoneRebalancingEnabled {
@@ -169,7 +184,8 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 			ARN: arn, Account: caller.Account,
 			Cluster: cluster.ARN, Name: *in.ServiceName, Status: statusActive, ClientToken: val(in.ClientToken), Request: request,
 			DesiredCount: int(val(in.DesiredCount)), LaunchType: on.asked(), CapacityProviderStrategy: on.strategy,
-			SchedulingStrategy:      string(api.SchedulingStrategyReplica),
+			SchedulingStrategy:   string(cmp.Or(in.SchedulingStrategy, api.SchedulingStrategyReplica)),
+			PlacementConstraints: in.PlacementConstraints, PlacementStrategy: in.PlacementStrategy,
 			DeploymentController:    &api.DeploymentController{Type: api.DeploymentControllerTypeEcs},
 			DeploymentConfiguration: configuration, Network: storedNetwork(in.NetworkConfiguration),
 			LoadBalancers: in.LoadBalancers, ServiceRegistries: in.ServiceRegistries,
@@ -183,7 +199,10 @@ func (e *ECS) CreateService(ctx context.Context, in *api.CreateServiceInput) (*a
 		if p.external() {
 			s.DeploymentController = in.DeploymentController
 		} else {
-			s.TaskDefinition, s.PlatformVersion, s.PlatformFamily = td.ARN, cmp.Or(val(in.PlatformVersion), platformLatest), platformLinux
+			s.TaskDefinition = td.ARN
+			if p.fargate {
+				s.PlatformVersion, s.PlatformFamily = cmp.Or(val(in.PlatformVersion), platformLatest), platformLinux
+			}
 		}
 		if exists {
 			switch {
@@ -238,7 +257,13 @@ func (e *ECS) deployable(r store.Reader, account string, in *api.CreateServiceIn
 	if err := p.fit(r, account, &td.Doc); err != nil {
 		return nil, err
 	}
+	if p.scheduling == api.SchedulingStrategyDaemon && (p.fargate || on.strategy != nil && on.launch != string(api.LaunchTypeEc2)) {
+		return nil, invalid("The DAEMON scheduling strategy is not supported with the FARGATE launch type.")
+	}
 	if err := p.refuse(); err != nil {
+		return nil, err
+	}
+	if err := tooMany(td, p.constraints); err != nil {
 		return nil, err
 	}
 	if err := on.forService(); err != nil {
@@ -278,6 +303,7 @@ func sameService(a, b *state.Service) bool {
 		a.AvailabilityZoneRebalancing == b.AvailabilityZoneRebalancing &&
 		sameDocument(a.CapacityProviderStrategy, b.CapacityProviderStrategy) &&
 		sameDocument(a.DeploymentConfiguration, b.DeploymentConfiguration) && sameDocument(a.Network, b.Network) &&
+		sameDocument(list(a.PlacementConstraints), list(b.PlacementConstraints)) && sameDocument(list(a.PlacementStrategy), list(b.PlacementStrategy)) &&
 		sameDocument(a.ServiceConnect, b.ServiceConnect) && sameDocument(a.HealthCheckGracePeriod, b.HealthCheckGracePeriod) &&
 		slices.Equal(a.Tags, b.Tags)
 }
@@ -303,12 +329,16 @@ func (e *ECS) UpdateService(ctx context.Context, in *api.UpdateServiceInput) (*a
 			return &api.ServiceNotActiveException{Message: "Service was not ACTIVE."}
 		}
 		p := p
+		p.scheduling = api.SchedulingStrategy(have.SchedulingStrategy)
 		p.controller, p.fargate = have.DeploymentController, !isExternal(have) && state.LaunchOf(have.LaunchType, have.CapacityProviderStrategy) == string(api.LaunchTypeFargate)
 		if err := p.check(); err != nil {
 			return err
 		}
 		if err := frozen(have.DeploymentController, in); err != nil {
 			return err
+		}
+		if in.DesiredCount != nil && p.scheduling == api.SchedulingStrategyDaemon {
+			return invalid("The daemon scheduling strategy does not support a desired count for services. Remove a value for desired count and try again")
 		}
 		if err := checkDesired(tx, caller.Account, in.DesiredCount); err != nil {
 			return err
@@ -336,12 +366,13 @@ func resize(tx *store.Tx, s *state.Service, in *api.UpdateServiceInput, p parts,
 	if in.AvailabilityZoneRebalancing == api.AvailabilityZoneRebalancingEnabled {
 		return invalid("Availability Zone Rebalancing is not supported with the EXTERNAL deployment controller.")
 	}
-	c, err := deploymentConfiguration(s.DeploymentConfiguration, in.DeploymentConfiguration)
+	c, err := deploymentConfiguration(s.DeploymentConfiguration, in.DeploymentConfiguration, p.scheduling)
 	if err != nil {
 		return err
 	}
 	s.DeploymentConfiguration = c
 	settings(s, in)
+	placement(s, in)
 	if in.DesiredCount == nil || int(*in.DesiredCount) == s.DesiredCount {
 		return nil
 	}
@@ -374,6 +405,17 @@ func settings(s *state.Service, in *api.UpdateServiceInput) {
 	}
 }
 
+// placement applies constraints and strategies to what is yet to be placed; an
+// empty list removes them.
+func placement(s *state.Service, in *api.UpdateServiceInput) {
+	if in.PlacementConstraints != nil {
+		s.PlacementConstraints = in.PlacementConstraints
+	}
+	if in.PlacementStrategy != nil {
+		s.PlacementStrategy = in.PlacementStrategy
+	}
+}
+
 // change applies an update to a service.
 func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *api.UpdateServiceInput, p parts, now time.Time) (err error) {
 	if td, ok := state.TaskDefinitions.Get(tx, s.TaskDefinition); ok && in.TaskDefinition == nil {
@@ -384,14 +426,16 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 	if err := p.refuse(); err != nil {
 		return err
 	}
-	if s.DeploymentConfiguration, err = deploymentConfiguration(s.DeploymentConfiguration, in.DeploymentConfiguration); err != nil {
+	if s.DeploymentConfiguration, err = deploymentConfiguration(s.DeploymentConfiguration, in.DeploymentConfiguration, p.scheduling); err != nil {
 		return err
 	}
 	asked := in.AvailabilityZoneRebalancing
 	if asked == "" && s.AvailabilityZoneRebalancing == string(api.AvailabilityZoneRebalancingEnabled) {
 		asked = api.AvailabilityZoneRebalancingEnabled // it stays, and so forbids a maximum of 100
 	}
-	if s.AvailabilityZoneRebalancing, err = rebalancing(asked, string(api.AvailabilityZoneRebalancingDisabled), s.DeploymentConfiguration); err != nil {
+	placement(s, in)
+	p.constraints, p.placement = s.PlacementConstraints, s.PlacementStrategy
+	if s.AvailabilityZoneRebalancing, err = p.rebalancing(asked, string(api.AvailabilityZoneRebalancingDisabled), s.DeploymentConfiguration); err != nil {
 		return err
 	}
 	old := *s
@@ -423,6 +467,15 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 		s.LaunchType, s.CapacityProviderStrategy = on.asked(), on.strategy
 	}
 	launch := state.LaunchOf(s.LaunchType, s.CapacityProviderStrategy)
+	if err := forFargate(launch == string(api.LaunchTypeFargate), s.PlacementConstraints, s.PlacementStrategy); err != nil {
+		return err
+	}
+	switch fargate := launch == string(api.LaunchTypeFargate); {
+	case fargate && s.PlatformVersion == "":
+		s.PlatformVersion, s.PlatformFamily = platformLatest, platformLinux
+	case !fargate && in.PlatformVersion == nil:
+		s.PlatformVersion, s.PlatformFamily = "", ""
+	}
 	platform, err := resolvePlatform(&s.PlatformVersion, launch)
 	if err != nil {
 		return err
@@ -443,6 +496,9 @@ func (e *ECS) change(tx *store.Tx, caller *auth.Caller, s *state.Service, in *ap
 				return err
 			}
 		}
+	}
+	if err := tooMany(td, s.PlacementConstraints); err != nil {
+		return err
 	}
 	s.TaskDefinition = td.ARN
 	if s.EnableExecuteCommand && !old.EnableExecuteCommand && td.Doc.TaskRoleArn == nil {

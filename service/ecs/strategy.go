@@ -168,13 +168,13 @@ func (c compute) asked() string {
 
 // forService refuses what this version cannot run a service on.
 func (c compute) forService() error {
-	switch {
-	case c.launch == string(api.LaunchTypeFargate):
+	switch c.launch {
+	case string(api.LaunchTypeFargate), string(api.LaunchTypeEc2):
 		return nil
-	case c.strategy == nil:
-		return unsupported("launchType " + c.launch)
+	case string(api.LaunchTypeManagedInstances):
+		return invalid(emptyProvider) // no such instance is ever started
 	}
-	return invalid(emptyProvider)
+	return unsupported("launchType " + c.launch)
 }
 
 // spread gives n tasks their capacity providers; "" without a strategy.
@@ -187,21 +187,33 @@ func (c compute) spread(n int) []string {
 	return out
 }
 
-// available refuses tasks that this version cannot start: there are no
-// instances that it could place them on.
-func (c compute) available(r store.Reader, cluster *state.Cluster) error {
-	switch {
-	case c.launch == string(api.LaunchTypeFargate):
-		return nil
-	case c.strategy != nil:
-		return invalid(emptyProvider)
+// available refuses tasks for which there is nothing to run on, now or soon.
+func (e *ECS) available(r store.Reader, c compute, cluster *state.Cluster) error {
+	active := func(provider string) bool {
+		for i := range state.ContainerInstances.By(r, "cluster", cluster.ARN) {
+			if !i.Hidden && i.Status == statusActive && (provider == "" || i.CapacityProvider == provider) {
+				return true
+			}
+		}
+		return false
 	}
-	for i := range state.ContainerInstances.By(r, "cluster", cluster.ARN) {
-		if !i.Hidden && i.Status == statusActive {
-			return unsupported("launchType " + c.launch)
+	if err := c.forService(); err != nil || c.launch == string(api.LaunchTypeFargate) {
+		return err
+	}
+	for _, s := range c.strategy {
+		p, ok := e.provider(r, cluster.Account, val(s.CapacityProvider))
+		scales := ok && p.Group != nil && p.Group.ManagedScaling != nil && p.Group.ManagedScaling.Status == api.ManagedScalingStatusEnabled
+		if scales || active(val(s.CapacityProvider)) {
+			return nil
 		}
 	}
-	return invalid("No Container Instances were found in your cluster.")
+	switch {
+	case c.strategy != nil:
+		return invalid(emptyProvider)
+	case !active(""):
+		return invalid("No Container Instances were found in your cluster.")
+	}
+	return nil
 }
 
 // usesProvider reports whether a service or a task of the cluster has the

@@ -51,8 +51,8 @@ func TestServiceByStrategy(t *testing.T) {
 	refuse(b, b.UpdateService, read[api.UpdateServiceInput](t, `{"service":"default-strategy","placementConstraints":[{"type":"distinctInstance"}]}`), ip+"Placement constraints are not supported with FARGATE launch type.")
 	refuse(b, b.UpdateService, read[api.UpdateServiceInput](t, `{"service":"default-strategy","placementStrategy":[{"type":"random"}]}`), ip+"Placement strategies are not supported with FARGATE launch type.")
 	refuse(b, b.CreateService, create("x", `,"capacityProviderStrategy":[{"capacityProvider":"FARGATE"}]`), ip+"The specified capacity provider strategy must contain at least one capacity provider with a weight greater than 0.")
-	refuse(b, b.CreateService, create("x", `,"capacityProviderStrategy":[{"capacityProvider":"web","weight":1}]`), ip+"No Container Instances were found in your capacity provider.")
-	refuse(b, b.CreateService, create("x", `,"launchType":"EC2"`), ip+"launchType EC2 is not supported by this version of Berth.")
+	refuse(b, b.CreateService, create("x", `,"capacityProviderStrategy":[{"capacityProvider":"web","weight":1}]`), ip+"Assign public IP is not supported for this launch type.")
+	refuse(b, b.CreateService, create("x", `,"launchType":"EC2"`), ip+"Assign public IP is not supported for this launch type.")
 	refuse(b, b.PutClusterCapacityProviders, &api.PutClusterCapacityProvidersInput{Cluster: new("default"), CapacityProviders: []string{"FARGATE"}},
 		"ResourceInUseException: The specified capacity provider is in use and cannot be removed.")
 	b.putProviders(`"FARGATE","FARGATE_SPOT"`, "")

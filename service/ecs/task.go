@@ -52,120 +52,6 @@ func checkStart(group, startedBy string, propagate api.PropagateTags) error {
 	return nil
 }
 
-// RunTask makes tasks and answers them PROVISIONING. Placement, network and
-// agent take it from there.
-func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOutput, error) {
-	caller := e.caller(ctx)
-	tags, err := newTags(in.Tags)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkRun(in); err != nil {
-		return nil, err
-	}
-	count := 1
-	if in.Count != nil {
-		count = int(*in.Count)
-	}
-	now := e.now()
-	out := &api.RunTaskOutput{}
-	return out, e.update(ctx, func(tx *store.Tx) error {
-		out.Tasks, out.Failures = []api.Task{}, []api.Failure{}
-		cluster, err := e.activeCluster(tx, caller.Account, in.Cluster)
-		if err != nil {
-			return err
-		}
-		asked := *in
-		asked.Cluster, asked.Count = &cluster.ARN, num(count)
-		request, err := fingerprint(&asked)
-		if err != nil {
-			return err
-		}
-		if t := used(tx, caller.Account, "RunTask", val(in.ClientToken), now); t != nil {
-			return again(tx, t, request, out)
-		}
-		on, err := e.compute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy)
-		if err != nil {
-			return err
-		}
-		launch := on.launch
-		platform, err := resolvePlatform(in.PlatformVersion, launch)
-		if err != nil {
-			return err
-		}
-		td, err := e.startable(tx, caller.Account, val(in.TaskDefinition), invalid)
-		if err != nil {
-			return err
-		}
-		network, err := checkNetwork(tx, caller.Account, &td.Doc, launch, in.NetworkConfiguration)
-		if err != nil {
-			return err
-		}
-		if err := supports(td, launch); err != nil {
-			return err
-		}
-		overrides, err := checkOverrides(caller.Account, &td.Doc, in.Overrides)
-		if err != nil {
-			return err
-		}
-		if err := e.passOverrides(ctx, tx, caller, overrides); err != nil {
-			return err
-		}
-		if val(in.EnableExecuteCommand) && first(overrides.TaskRoleArn, td.Doc.TaskRoleArn) == nil {
-			return invalid("The task couldn't be started because a valid taskRoleArn is not being used. Specify a valid task role in your task definition and try again.")
-		}
-		if err := on.available(tx, cluster); err != nil {
-			return err
-		}
-		if len(in.PlacementConstraints) > 0 {
-			return invalid("Placement constraints are not supported with FARGATE launch type.")
-		}
-		if len(in.PlacementStrategy) > 0 {
-			return invalid("Placement strategies are not supported with FARGATE launch type.")
-		}
-		if err := fargateSize(first(overrides.Cpu, td.Doc.Cpu), first(overrides.Memory, td.Doc.Memory), invalid); err != nil {
-			return err
-		}
-		if err := runnable(td); err != nil {
-			return err
-		}
-		spec := state.TaskSpec{
-			Region: e.cfg.Region, Account: caller.Account, Cluster: cluster, Definition: td, NewID: e.uuid,
-			Group: cmp.Or(val(in.Group), "family:"+td.Family), StartedBy: val(in.StartedBy),
-			LaunchType: launch, PlatformVersion: platform, PlatformFamily: platformLinux,
-			Overrides: overrides, Network: network, EnableExecuteCommand: val(in.EnableExecuteCommand),
-			Now: now, Tags: tags,
-		}
-		if in.PropagateTags == api.PropagateTagsTaskDefinition {
-			spec.Tags = mergeTags(td.Tags, spec.Tags)
-			if len(spec.Tags) > maxTags {
-				return invalid("The number of tags exceeds the limit of %d.", maxTags)
-			}
-		}
-		if val(in.EnableECSManagedTags) {
-			spec.Tags = mergeTags(spec.Tags, []state.Tag{{Key: tagClusterName, Value: cluster.Name}})
-		}
-		token := &state.ClientToken{Account: caller.Account, Operation: "RunTask", Token: val(in.ClientToken), Request: request, At: now}
-		for _, provider := range on.spread(count) {
-			spec.ID, spec.CapacityProvider = e.cfg.NewID(), provider
-			t := state.NewTask(spec)
-			state.GuardVCPUs(tx, caller.Account, provider)
-			if atoi(t.CPU) > state.VCPURoom(tx, caller.Account, provider) {
-				// A failure of no instance: it has no ARN.
-				out.Failures = append(out.Failures, api.Failure{Reason: new(state.NoVCPU)})
-				continue
-			}
-			state.Tasks.Put(tx, t)
-			token.Resources = append(token.Resources, t.ARN)
-			out.Tasks = append(out.Tasks, taskView(tx, t, true))
-		}
-		if len(token.Resources) > 0 { // else asking again may start some
-			remember(tx, token)
-		}
-		return nil
-	})
-}
-
 // again answers a RunTask whose token has been used: with the tasks it made, if
 // it asks for the same. Those that are forgotten by now are missing.
 func again(r store.Reader, t *state.ClientToken, request string, out *api.RunTaskOutput) error {
@@ -183,45 +69,6 @@ func again(r store.Reader, t *state.ClientToken, request string, out *api.RunTas
 		}
 	}
 	return nil
-}
-
-// StartTask would start tasks on chosen instances. Those that are not there
-// fail as in AWS; one that is, is refused.
-func (e *ECS) StartTask(ctx context.Context, in *api.StartTaskInput) (*api.StartTaskOutput, error) {
-	caller := e.caller(ctx)
-	if _, err := newTags(in.Tags); err != nil {
-		return nil, err
-	}
-	if err := checkStart(val(in.Group), val(in.StartedBy), in.PropagateTags); err != nil {
-		return nil, err
-	}
-	if n := len(in.ContainerInstances); n == 0 || n > 10 {
-		return nil, invalid("The number of container instances must be between 1 and 10.")
-	}
-	out := &api.StartTaskOutput{Tasks: []api.Task{}, Failures: []api.Failure{}}
-	return out, e.view(func(r store.Reader) error {
-		cluster, err := e.activeCluster(r, caller.Account, in.Cluster)
-		if err != nil {
-			return err
-		}
-		if _, err := e.startable(r, caller.Account, val(in.TaskDefinition), invalid); err != nil {
-			return err
-		}
-		for _, ref := range in.ContainerInstances {
-			i, arn, err := e.instance(r, caller.Account, cluster, ref)
-			switch {
-			case err != nil:
-				return err
-			case i == nil:
-				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
-			case i.Status == statusInactive:
-				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new(statusInactive)})
-			default:
-				return unsupported("StartTask")
-			}
-		}
-		return nil
-	})
 }
 
 // StopTask asks for a task to stop. Asking again, or of a stopped task, succeeds.
@@ -269,7 +116,7 @@ func (e *ECS) DescribeTasks(ctx context.Context, in *api.DescribeTasksInput) (*a
 		return nil, invalid("Tasks cannot exceed 100 elements")
 	}
 	tags := slices.Contains(in.Include, api.TaskFieldTags)
-	out := &api.DescribeTasksOutput{Tasks: []api.Task{}, Failures: []api.Failure{}}
+	out := &api.DescribeTasksOutput{Tasks: make([]api.Task, 0, len(in.Tasks)), Failures: []api.Failure{}}
 	return out, e.view(func(r store.Reader) error {
 		cluster, err := e.cluster(r, account, in.Cluster)
 		if err != nil {
@@ -356,22 +203,26 @@ func (e *ECS) ListTasks(ctx context.Context, in *api.ListTasksInput) (*api.ListT
 // whether they were read back from the store.
 func sameDocument(a, b any) bool { return reflect.DeepEqual(a, b) }
 
+var (
+	architectureAttribute = "ecs.cpu-architecture"
+	arm64, x8664          = "arm64", "x86_64"
+)
+
 // architecture is what the task's node says of itself; before there is one, what
 // the definition asks for.
-func architecture(r store.Reader, t *state.Task) string {
-	const attribute = "ecs.cpu-architecture"
+func architecture(r store.Reader, t *state.Task) *string {
 	if i, ok := state.ContainerInstances.Get(r, t.Instance); ok {
 		for _, a := range i.Attributes {
-			if val(a.Name) == attribute && val(a.Value) != "" {
-				return *a.Value
+			if val(a.Name) == architectureAttribute && val(a.Value) != "" {
+				return a.Value
 			}
 		}
 	}
 	td, ok := state.TaskDefinitions.Get(r, t.TaskDefinition)
 	if ok && td.Doc.RuntimePlatform != nil && td.Doc.RuntimePlatform.CpuArchitecture == api.CPUArchitectureArm64 {
-		return "arm64"
+		return &arm64
 	}
-	return "x86_64"
+	return &x8664
 }
 
 // taskView is a task as the API shows it.
@@ -379,34 +230,34 @@ func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
 	v := api.Task{
 		TaskArn: &t.ARN, ClusterArn: &t.Cluster, TaskDefinitionArn: &t.TaskDefinition,
 		Attachments:           []api.Attachment{},
-		Attributes:            []api.Attribute{{Name: new("ecs.cpu-architecture"), Value: new(architecture(r, t))}},
-		AvailabilityZone:      opt(t.Zone),
-		CapacityProviderName:  opt(t.CapacityProvider),
+		Attributes:            []api.Attribute{{Name: &architectureAttribute, Value: architecture(r, t)}},
+		AvailabilityZone:      some(&t.Zone),
+		CapacityProviderName:  some(&t.CapacityProvider),
 		Connectivity:          api.Connectivity(t.Connectivity),
-		ConnectivityAt:        at(t.ConnectivityAt),
-		Containers:            []api.Container{},
-		Cpu:                   opt(t.CPU),
-		Memory:                opt(t.Memory),
-		CreatedAt:             at(t.CreatedAt),
+		ConnectivityAt:        when(&t.ConnectivityAt),
+		Containers:            make([]api.Container, 0, len(t.Containers)),
+		Cpu:                   some(&t.CPU),
+		Memory:                some(&t.Memory),
+		CreatedAt:             when(&t.CreatedAt),
 		DesiredStatus:         &t.DesiredStatus,
 		LastStatus:            &t.LastStatus,
 		EnableExecuteCommand:  &t.EnableExecuteCommand,
-		ExecutionStoppedAt:    at(t.ExecutionStoppedAt),
-		Group:                 opt(t.Group),
+		ExecutionStoppedAt:    when(&t.ExecutionStoppedAt),
+		Group:                 some(&t.Group),
 		HealthStatus:          api.HealthStatus(cmp.Or(t.Health, "UNKNOWN")),
 		InferenceAccelerators: []api.InferenceAccelerator{},
 		LaunchType:            api.LaunchType(t.LaunchType),
 		Overrides:             overridesView(t),
-		PlatformVersion:       opt(t.PlatformVersion),
-		PlatformFamily:        opt(t.PlatformFamily),
-		PullStartedAt:         at(t.PullStartedAt),
-		PullStoppedAt:         at(t.PullStoppedAt),
-		StartedAt:             at(t.StartedAt),
-		StartedBy:             opt(t.StartedBy),
+		PlatformVersion:       some(&t.PlatformVersion),
+		PlatformFamily:        some(&t.PlatformFamily),
+		PullStartedAt:         when(&t.PullStartedAt),
+		PullStoppedAt:         when(&t.PullStoppedAt),
+		StartedAt:             when(&t.StartedAt),
+		StartedBy:             some(&t.StartedBy),
 		StopCode:              api.TaskStopCode(t.StopCode),
-		StoppedReason:         opt(t.StoppedReason),
-		StoppingAt:            at(t.StoppingAt),
-		StoppedAt:             at(t.StoppedAt),
+		StoppedReason:         some(&t.StoppedReason),
+		StoppingAt:            when(&t.StoppingAt),
+		StoppedAt:             when(&t.StoppedAt),
 		Tags:                  []api.Tag{},
 		Version:               &t.Version,
 	}
@@ -414,7 +265,7 @@ func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
 		v.Tags = tagView(t.Tags)
 	}
 	if t.LaunchType != string(api.LaunchTypeFargate) {
-		v.ContainerInstanceArn = opt(t.Instance)
+		v.ContainerInstanceArn = some(&t.Instance)
 	} else if t.EphemeralStorageGiB > 0 {
 		size := num(t.EphemeralStorageGiB)
 		v.EphemeralStorage = &api.EphemeralStorage{SizeInGiB: size}
@@ -436,10 +287,10 @@ func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
 		c := &t.Containers[i]
 		cv := api.Container{
 			ContainerArn: &c.ARN, TaskArn: &t.ARN, Name: &c.Name, Image: &c.Image,
-			ImageDigest: opt(c.ImageDigest), RuntimeId: opt(c.RuntimeID), LastStatus: &c.LastStatus,
-			Reason: opt(c.Reason), NetworkBindings: list(c.Bindings), NetworkInterfaces: interfaces,
+			ImageDigest: some(&c.ImageDigest), RuntimeId: some(&c.RuntimeID), LastStatus: &c.LastStatus,
+			Reason: some(&c.Reason), NetworkBindings: list(c.Bindings), NetworkInterfaces: interfaces,
 			HealthStatus: api.HealthStatus(cmp.Or(c.Health, "UNKNOWN")),
-			Cpu:          opt(c.CPU), Memory: opt(c.Memory), MemoryReservation: opt(c.MemoryReservation),
+			Cpu:          some(&c.CPU), Memory: some(&c.Memory), MemoryReservation: some(&c.MemoryReservation),
 		}
 		if c.ExitCode != nil {
 			cv.ExitCode = num(*c.ExitCode)
@@ -458,7 +309,7 @@ func overridesView(t *state.Task) *api.TaskOverride {
 	}
 	v.InferenceAcceleratorOverrides = list(v.InferenceAcceleratorOverrides)
 	if v.ContainerOverrides == nil {
-		v.ContainerOverrides = []api.ContainerOverride{}
+		v.ContainerOverrides = make([]api.ContainerOverride, 0, len(t.Containers))
 		for i := range t.Containers {
 			v.ContainerOverrides = append(v.ContainerOverrides, api.ContainerOverride{Name: &t.Containers[i].Name})
 		}

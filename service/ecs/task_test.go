@@ -360,7 +360,8 @@ func TestDescribeMissingTasks(t *testing.T) {
 func TestStartTaskFindsNoInstance(t *testing.T) {
 	b := newBench(t)
 	b.register(webDefinition)
-	out := try(b, b.StartTask, &api.StartTaskInput{TaskDefinition: new("web"), ContainerInstances: []string{strings.Repeat("a", 32)}})
+	out := try(b, b.StartTask, &api.StartTaskInput{TaskDefinition: new("web"), ContainerInstances: []string{strings.Repeat("a", 32)},
+		NetworkConfiguration: &api.NetworkConfiguration{AwsvpcConfiguration: &api.AwsVpcConfiguration{Subnets: []string{"subnet-1"}}}})
 	if len(out.Tasks) != 0 || len(out.Failures) != 1 || *out.Failures[0].Reason != "MISSING" {
 		t.Errorf("%s", pretty(out))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -30,11 +31,8 @@ func (e *ECS) RegisterTaskDefinition(ctx context.Context, in *api.RegisterTaskDe
 		return nil, client("Actual length: '%d'. Max allowed length is '%d' bytes.", len(b), maxDefinition)
 	}
 	// The document is changed below: the request stays as it came.
-	var own api.RegisterTaskDefinitionInput
-	if err := json.Unmarshal(b, &own); err != nil {
-		return nil, fmt.Errorf("copy task definition: %w", err)
-	}
-	doc := document(&own)
+	own := clone(reflect.ValueOf(in)).Interface().(*api.RegisterTaskDefinitionInput)
+	doc := document(own)
 	if err := validateDefinition(doc); err != nil {
 		return nil, err
 	}
@@ -82,6 +80,50 @@ func (e *ECS) RegisterTaskDefinition(ctx context.Context, in *api.RegisterTaskDe
 		out.TaskDefinition = &d
 		return nil
 	})
+}
+
+// clone copies a document of the API with all that it points to.
+func clone(v reflect.Value) reflect.Value {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return v
+		}
+		next := reflect.New(v.Type().Elem())
+		next.Elem().Set(clone(v.Elem()))
+		return next
+	case reflect.Slice:
+		if v.IsNil() {
+			return v
+		}
+		next := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		for i := range v.Len() {
+			next.Index(i).Set(clone(v.Index(i)))
+		}
+		return next
+	case reflect.Map:
+		if v.IsNil() {
+			return v
+		}
+		next := reflect.MakeMapWithSize(v.Type(), v.Len())
+		for i := v.MapRange(); i.Next(); {
+			next.SetMapIndex(i.Key(), clone(i.Value()))
+		}
+		return next
+	case reflect.Struct:
+		next := reflect.New(v.Type()).Elem()
+		next.Set(v) // times have fields of their own
+		for i := range v.NumField() {
+			switch f := v.Field(i); f.Kind() {
+			case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Struct:
+				if v.Type().Field(i).IsExported() && !f.IsZero() {
+					next.Field(i).Set(clone(f))
+				}
+			}
+		}
+		return next
+	}
+	return v
 }
 
 // document makes the task definition out of a request, field by field.

@@ -164,8 +164,11 @@ func (e *ECS) CreateTaskSet(ctx context.Context, in *api.CreateTaskSetInput) (*a
 			ARN: arn, ID: id, Account: caller.Account, Cluster: s.Cluster, Service: s.ARN,
 			ExternalID: val(in.ExternalId), Status: statusActive, TaskDefinition: td.ARN, Scale: scale,
 			LaunchType: on.asked(), CapacityProviderStrategy: on.strategy,
-			PlatformVersion: platform, PlatformFamily: platformLinux, Network: storedNetwork(in.NetworkConfiguration),
+			PlatformVersion: platform, Network: storedNetwork(in.NetworkConfiguration),
 			Tags: tags, CreatedAt: now, UpdatedAt: now, Stability: stabilizing, StabilityAt: now,
+		}
+		if launch == string(api.LaunchTypeFargate) {
+			t.PlatformFamily = platformLinux
 		}
 		state.TaskSets.Put(tx, t)
 		remember(tx, &state.ClientToken{Account: caller.Account, Operation: "CreateTaskSet", Token: val(in.ClientToken), Request: request, Resources: []string{arn}, At: now})

@@ -154,14 +154,14 @@ func TestTaskSetRefuses(t *testing.T) {
 		`{"service":"web","networkConfiguration":` + webNetwork + `}`:           "Unable to update network parameters on services with an EXTERNAL deployment controller. Create a new task set instead.",
 		`{"service":"web","forceNewDeployment":true}`:                           "Cannot force a new deployment on services with an EXTERNAL deployment controller. Create a new task set instead.",
 		`{"service":"web","availabilityZoneRebalancing":"ENABLED"}`:             "Availability Zone Rebalancing is not supported with the EXTERNAL deployment controller.",
-		`{"service":"web","placementStrategy":[{"type":"random"}]}`:             "placementStrategy is not supported by this version of Berth.",
+		`{"service":"web","placementStrategy":[{"type":"binpack"}]}`:            "Invalid field of the placement strategy binpack: ''. It must be cpu or memory.",
 		`{"service":"web","deploymentController":{"type":"ECS"}}`:               "changing the deploymentController of a service is not supported by this version of Berth.",
 		`{"service":"web","deploymentConfiguration":{"strategy":"BLUE_GREEN"}}`: "The deployment strategy BLUE_GREEN is only supported with the ECS deployment controller.",
 	} {
 		refuse(b, b.UpdateService, read[api.UpdateServiceInput](t, body), ip+want)
 	}
-	b.updateService(`{"service":"web","deploymentController":{"type":"EXTERNAL"},"healthCheckGracePeriodSeconds":9,"propagateTags":"NONE"}`)
-	if s := b.web(); *s.HealthCheckGracePeriodSeconds != 9 || s.PropagateTags != "NONE" {
+	b.updateService(`{"service":"web","deploymentController":{"type":"EXTERNAL"},"healthCheckGracePeriodSeconds":9,"propagateTags":"NONE","placementStrategy":[{"type":"random"}]}`)
+	if s := b.web(); len(s.PlacementStrategy) != 1 || *s.HealthCheckGracePeriodSeconds != 9 || s.PropagateTags != "NONE" {
 		t.Errorf("%s", pretty(s))
 	}
 

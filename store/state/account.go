@@ -15,7 +15,7 @@ import (
 
 // shared are the tables of the region as a whole.
 var shared = map[string]bool{
-	"region": true, "node": true, "registrykey": true,
+	"region": true, "node": true, "registrykey": true, "identitykey": true,
 	"account": true, // goes last, by who closes it
 }
 
@@ -27,6 +27,7 @@ var owners = map[string]func(r store.Reader, key string) string{
 	"layer":        owningRegistry,
 	"imagereplica": owningRegistry, "lifecyclerun": owningRegistry, "lifecyclepreview": owningRegistry,
 	"event": func(_ store.Reader, arn string) string { return AccountOf(arn) },
+	"claim": func(_ store.Reader, arn string) string { return AccountOf(arn) },
 	"guard": named,
 	"sgname": func(r store.Reader, key string) string {
 		if v, ok := VPCs.Get(r, before(key, "/")); ok {

@@ -93,7 +93,10 @@ type Task struct {
 
 	Zone     string // availability zone
 	Instance string // container instance ARN; for Fargate the node's hidden one
-	ENI      string // network interface id, "" outside awsvpc
+	// What was asked of RunTask, of tasks that wait for capacity. Those of services have their service's.
+	PlacementConstraints []ecs.PlacementConstraint
+	PlacementStrategy    []ecs.PlacementStrategy
+	ENI                  string // network interface id, "" outside awsvpc
 
 	LastStatus    string
 	DesiredStatus string // RUNNING, STOPPED; written by StopTask, services and settling only
@@ -219,6 +222,7 @@ type ContainerInstance struct {
 	Hidden                bool
 	Node                  string
 	EC2InstanceID         string
+	CapacityProvider      string // of its Auto Scaling group
 	Status                string // ACTIVE, DRAINING, REGISTERING, …
 	AgentConnected        bool
 	AgentVersion          string
@@ -281,6 +285,7 @@ type Service struct {
 	NextStart   time.Time // start throttle: no task is started before
 	Protection  Said      // which protected tasks a deployment or a scaling in waits for
 	SaidNoRoom  Said      // that the account's vCPUs are used up
+	SaidNoPlace Said      // why no container instance takes a task
 	SaidBlocked bool      // the "unable to stop or start" event was said for this cause
 	Wake        time.Time // when the deploy controller must look again
 }

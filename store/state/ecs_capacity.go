@@ -34,12 +34,15 @@ const (
 func IsFargate(provider string) bool { return provider == Fargate || provider == FargateSpot }
 
 // LaunchOf is the launch type of the tasks of a service or deployment: the one
-// it has, or that of its strategy, which is Fargate's.
+// it has, or that of its strategy's capacity providers, which are of one kind.
 func LaunchOf(launch string, strategy []ecs.CapacityProviderStrategyItem) string {
-	if launch == "" && len(strategy) > 0 && IsFargate(str(strategy[0].CapacityProvider)) {
+	switch {
+	case launch != "" || len(strategy) == 0:
+		return launch
+	case IsFargate(str(strategy[0].CapacityProvider)):
 		return Fargate
 	}
-	return launch
+	return string(ecs.LaunchTypeEc2)
 }
 
 // NextProvider chooses the capacity provider of one more task of a strategy,

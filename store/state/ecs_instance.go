@@ -1,7 +1,6 @@
 package state
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -54,10 +53,12 @@ func (c *ContainerInstance) Remaining(r store.Reader) []ecs.Resource {
 		if t.LastStatus == Stopped {
 			continue
 		}
-		u := t.uses(r)
-		cpu, memory = cpu+u.cpu, memory+u.memory
-		for name, list := range u.ports {
-			ports[name] = append(ports[name], list...)
+		u := t.Uses(r)
+		cpu, memory = cpu+u.CPU, memory+u.Memory
+		for name, list := range map[string][]int{"PORTS": u.TCP, "PORTS_UDP": u.UDP} {
+			for _, p := range list {
+				ports[name] = append(ports[name], strconv.Itoa(p))
+			}
 		}
 	}
 	out := slices.Clone(c.Registered)
@@ -74,44 +75,56 @@ func (c *ContainerInstance) Remaining(r store.Reader) []ecs.Resource {
 	return out
 }
 
-type uses struct {
-	cpu, memory int
-	ports       map[string][]string // by the name of the resource
+// TaskUse is what a task takes of its instance until it is STOPPED.
+type TaskUse struct {
+	CPU, Memory int // units, MiB
+	GPUs        int
+	ENI         bool  // an interface of its own
+	TCP, UDP    []int // host ports
 }
 
-// uses is what the task takes from its instance until it is STOPPED.
-func (t *Task) uses(r store.Reader) uses {
-	u := uses{ports: map[string][]string{}}
-	cpu, memory := 0, 0
+// Uses is what the task takes of its instance (facts: resource accounting).
+func (t *Task) Uses(r store.Reader) TaskUse {
+	var u TaskUse
 	for i := range t.Containers {
 		c := &t.Containers[i]
-		n, _ := strconv.Atoi(c.CPU)
-		cpu += n
+		n, _ := strconv.Atoi(c.CPU) // numbers of this package's own making, as are those below
+		u.CPU += n
 		m, err := strconv.Atoi(c.MemoryReservation)
 		if err != nil || m == 0 {
 			m, _ = strconv.Atoi(c.Memory)
 		}
-		memory += m
+		u.Memory += m
 	}
 	if n, err := strconv.Atoi(t.CPU); err == nil {
-		cpu = n
+		u.CPU = n
 	}
 	if n, err := strconv.Atoi(t.Memory); err == nil {
-		memory = n
+		u.Memory = n
 	}
-	u.cpu, u.memory = cpu, memory
 	td, ok := TaskDefinitions.Get(r, t.TaskDefinition)
-	if !ok || td.Doc.NetworkMode == ecs.NetworkModeAwsvpc || td.Doc.NetworkMode == ecs.NetworkModeNone {
+	if !ok {
 		return u
 	}
+	u.ENI = td.Doc.NetworkMode == ecs.NetworkModeAwsvpc
 	for i := range td.Doc.ContainerDefinitions {
-		for _, p := range td.Doc.ContainerDefinitions[i].PortMappings {
-			if port := number(p.HostPort); port > 0 {
-				name := "PORTS"
-				if p.Protocol == ecs.TransportProtocolUdp {
-					name = "PORTS_UDP"
-				}
-				u.ports[name] = append(u.ports[name], fmt.Sprint(port))
+		d := &td.Doc.ContainerDefinitions[i]
+		for _, q := range d.ResourceRequirements {
+			if q.Type == ecs.ResourceTypeGpu {
+				n, _ := strconv.Atoi(str(q.Value))
+				u.GPUs += n
+			}
+		}
+		if u.ENI || td.Doc.NetworkMode == ecs.NetworkModeNone {
+			continue
+		}
+		for _, p := range d.PortMappings {
+			switch port := number(p.HostPort); {
+			case port == 0:
+			case p.Protocol == ecs.TransportProtocolUdp:
+				u.UDP = append(u.UDP, port)
+			default:
+				u.TCP = append(u.TCP, port)
 			}
 		}
 	}

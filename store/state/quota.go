@@ -42,6 +42,13 @@ var quotaDefaults = map[string]int{
 	"ecs/fargate-vcpus":                   4_000,
 	"ecs/fargate-spot-vcpus":              4_000,
 
+	"ec2/instances":                1_000,
+	"ec2/key-pairs":                5_000,
+	"ec2/images":                   50_000,
+	"ec2/launch-templates":         5_000,
+	"ec2/launch-template-versions": 10_000,
+	"ssm/parameters":               10_000,
+
 	"iam/users":                           5_000,
 	"iam/groups":                          300,
 	"iam/roles":                           1_000,

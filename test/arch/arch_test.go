@@ -60,11 +60,17 @@ var rules = []struct {
 	{"service/ecr", []string{"service", "service/page", "auth/...", "aws/...", "store/...", "registry/..."}},
 	{"service/ec2/flow", nil},
 	{"service/ec2", []string{"service", "service/page", "service/ec2/flow", "auth/...", "aws/...", "store/..."}},
+	// RunTask decides in the call where tasks of EC2 go, with the engine that controllers use.
+	{"service/ecs", []string{"service", "service/page", "auth/...", "aws/...", "store/...", "control/place/..."}},
 	{"service/...", []string{"service", "service/page", "auth/...", "aws/...", "store/..."}},
 
 	// DECIDE.
 	{"control", []string{"store"}},
 	{"control/lifecycle", []string{"control", "store/...", "registry/lifecycle"}},
+	{"control/place/fill", []string{"store/state/query"}},
+	{"control/place/fleet", []string{"control/place/fill", "store/...", "aws/..."}},
+	{"control/place", []string{"control", "control/place/...", "store/...", "aws/..."}},
+	{"control/deploy", []string{"control", "control/place/...", "store/...", "aws/..."}},
 	{"control/...", []string{"control", "store/...", "aws/..."}},
 
 	// SEND. The shapes that both ends speak depend on neither.
@@ -73,7 +79,8 @@ var rules = []struct {
 	{"dispatch/...", []string{"dispatch/...", "auth/...", "aws/...", "store/..."}},
 
 	// HOST, RUN, KERNEL: they outlive the server and know nothing of its truth.
-	{"node/...", []string{"node/...", "dataplane/...", "dispatch/acs", "dispatch/fabric", "process"}},
+	{"node/guest", nil},
+	{"node/...", []string{"node/...", "agent/runtime", "dataplane/...", "dispatch/acs", "dispatch/fabric", "process"}},
 	{"agent/...", []string{"agent/...", "aws/...", "auth/sigv4", "dispatch/acs"}},
 	{"dataplane/...", []string{"dataplane/..."}},
 	{"process", nil},

@@ -9,28 +9,67 @@ package lab
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // Build builds the program of a package of this module, statically, as dir/name.
+// The whole ("") gets its shim as with `make build`.
 func Build(ctx context.Context, pkg, dir, name string) (string, error) {
 	out := filepath.Join(dir, name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "github.com/berth-run/berth"+pkg)
+	if pkg != "" {
+		return out, compile(ctx, pkg, out)
+	}
+	shim := filepath.Join(dir, name+".shim")
+	if err := compile(ctx, "/node/shim/slim", shim, "-tags", "grpcnotrace"); err != nil {
+		return "", err
+	}
+	program, err := os.ReadFile(shim)
+	if err != nil {
+		return "", err
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, err = w.Write(program)
+	if err := errors.Join(err, w.Close(), os.WriteFile(shim+".gz", packed.Bytes(), 0o600)); err != nil {
+		return "", err
+	}
+	find := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", module+"/node/containerd")
+	folder, err := find.Output()
+	if err != nil {
+		return "", fmt.Errorf("go list: %w", err)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(strings.TrimSpace(string(folder)), "shim.gz"): shim + ".gz"}})
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(shim+".json", overlay, 0o600); err != nil {
+		return "", err
+	}
+	return out, compile(ctx, "", out, "-overlay", shim+".json")
+}
+
+const module = "github.com/berth-run/berth"
+
+func compile(ctx context.Context, pkg, out string, flags ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", out}, flags...), module+pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, b)
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, b)
 	}
-	return out, nil
+	return nil
 }
 
 // Options say which region to start.
@@ -159,6 +198,11 @@ func (r *Region) Processes() (map[string]int, error) {
 			}
 		}
 		if at < 0 {
+			return
+		}
+		if i := slices.Index(args, "--"); i > 0 && i+2 == len(args) {
+			// The agent of an instance: …/i/<instance>/agent.
+			out["agent-"+filepath.Base(filepath.Dir(args[i+1]))] = pid
 			return
 		}
 		for _, a := range args[1:] {

@@ -33,19 +33,29 @@ type Expr struct{ root node }
 // Match reports whether the instance is one of those the expression means.
 func (e *Expr) Match(i *Instance) bool { return e.root.match(i) }
 
-type node interface{ match(*Instance) bool }
+// Dynamic reports whether the expression asks of the instance's tasks, and so
+// may hold at one time and not at another.
+func (e *Expr) Dynamic() bool { return e.root.dynamic() }
+
+type node interface {
+	match(*Instance) bool
+	dynamic() bool
+}
 
 type not struct{ of node }
 
 func (n not) match(i *Instance) bool { return !n.of.match(i) }
+func (n not) dynamic() bool          { return n.of.dynamic() }
 
 type and struct{ a, b node }
 
 func (n and) match(i *Instance) bool { return n.a.match(i) && n.b.match(i) }
+func (n and) dynamic() bool          { return n.a.dynamic() || n.b.dynamic() }
 
 type or struct{ a, b node }
 
 func (n or) match(i *Instance) bool { return n.a.match(i) || n.b.match(i) }
+func (n or) dynamic() bool          { return n.a.dynamic() || n.b.dynamic() }
 
 // An operator compares a subject with arguments. What is the opposite of
 // another operator is parsed as its negation, so that it holds for an instance
@@ -129,6 +139,8 @@ func (k kind) takes(o operator) bool {
 	return o == equals || o.ordered()
 }
 
+func (t *test) dynamic() bool { return t.subject.kind == runningTasks || t.subject.kind == taskGroup }
+
 func (t *test) match(i *Instance) bool {
 	switch t.subject.kind {
 	case attribute:
@@ -167,12 +179,21 @@ func (t *test) text(v string, compare func(a, b string) int) bool {
 
 // compareText compares numbers as numbers and everything else letter by letter.
 func compareText(a, b string) int {
+	if !numeric(a) || !numeric(b) {
+		return strings.Compare(a, b)
+	}
 	x, errX := strconv.ParseInt(a, 10, 64)
 	y, errY := strconv.ParseInt(b, 10, 64)
 	if errX == nil && errY == nil {
 		return cmp.Compare(x, y)
 	}
 	return strings.Compare(a, b)
+}
+
+// numeric reports whether s may be a number: most texts are not, and that is
+// quickly seen.
+func numeric(s string) bool {
+	return s != "" && (s[0] <= '9' && s[0] >= '0' || s[0] == '-' || s[0] == '+')
 }
 
 // compareVersions compares 1.9.0 and 1.10.0 part by part.

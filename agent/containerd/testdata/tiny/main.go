@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,7 +14,17 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
+
+// size is that of the terminal at stdin, "rowsxcolumns".
+func size() string {
+	var ws struct{ rows, columns, x, y uint16 }
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&ws))); errno != 0 {
+		return errno.Error()
+	}
+	return fmt.Sprintf("%dx%d", ws.rows, ws.columns)
+}
 
 func main() {
 	if filepath.Base(os.Args[0]) == "child" {
@@ -48,6 +59,12 @@ func main() {
 			fmt.Println("waiting")
 			for range c {
 			}
+		case "echo": // says each line again with the terminal's size, until "exit"
+			in := bufio.NewScanner(os.Stdin)
+			for in.Scan() && in.Text() != "exit" {
+				fmt.Println(size(), in.Text())
+			}
+			os.Exit(7)
 		case "lines": // counts, one line each few milliseconds
 			n, _ := strconv.Atoi(next())
 			for i := range n {
