@@ -27,6 +27,7 @@ import (
 	awsecs "github.com/berth-run/berth/aws/ecs"
 	awsiam "github.com/berth-run/berth/aws/iam"
 	awslogs "github.com/berth-run/berth/aws/logs"
+	awsssm "github.com/berth-run/berth/aws/ssm"
 	awssts "github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/cli"
@@ -54,6 +55,7 @@ import (
 	"github.com/berth-run/berth/service/logs"
 	"github.com/berth-run/berth/service/logs/journal"
 	"github.com/berth-run/berth/service/owner"
+	"github.com/berth-run/berth/service/ssm"
 	"github.com/berth-run/berth/service/sts"
 	"github.com/berth-run/berth/service/throttle"
 	"github.com/berth-run/berth/store"
@@ -174,6 +176,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	logsAPI := logs.New(logs.Config{DB: db, Journal: events, Queries: filepath.Join(c.events(), "queries"), Region: c.Region, Now: now, NewID: newID})
 	s.logs = logsAPI
 	iamAPI := iam.New(iam.Config{DB: db})
+	ssmAPI := ssm.New(ssm.Config{DB: db, Region: c.Region, Now: now})
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
 
 	mint := minter{authorizer, sessions, now}
@@ -209,6 +212,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 			{Service: awsecr.NewService(ecrAPI), Authorize: ecrAPI.Authorize()},
 			{Service: awslogs.NewService(logsAPI), Authorize: checks(logsAPI.Authorize())},
 			{Service: awsiam.NewService(iamAPI), Authorize: checks(iamAPI.Authorize())},
+			{Service: awsssm.NewService(ssmAPI), Authorize: checks(ssmAPI.Authorize())},
 			{Service: awssts.NewService(stsAPI), Authorize: checks(stsAPI.Authorize())},
 		}})
 	if err != nil {

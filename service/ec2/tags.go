@@ -61,7 +61,9 @@ var resources = []resource{
 	}),
 	of("sg", "security-group", state.SecurityGroups, noGroup, func(v *state.SecurityGroup) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	{prefix: "sgr", kind: "security-group-rule", missing: noRule, find: findRule, look: lookRule, all: allRules},
+	of("sir", "spot-instances-request", state.SpotRequests, noSpot, func(v *state.SpotRequest) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	of("subnet", "subnet", state.Subnets, noSubnet, func(v *state.Subnet) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("vol", "volume", state.Instances, noVolume, func(v *state.Instance) (string, string, *[]state.Tag) { return v.Volume, v.Account, &v.VolumeTags }),
 	of("vpc", "vpc", state.VPCs, noVPC, func(v *state.VPC) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	of("vpce", "vpc-endpoint", state.Endpoints, noEndpoint, func(v *state.Endpoint) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 }
