@@ -22,6 +22,7 @@ import (
 
 	"github.com/berth-run/berth/agent/gateway"
 	"github.com/berth-run/berth/auth"
+	awsautoscaling "github.com/berth-run/berth/aws/autoscaling"
 	awsec2 "github.com/berth-run/berth/aws/ec2"
 	awsecr "github.com/berth-run/berth/aws/ecr"
 	awsecs "github.com/berth-run/berth/aws/ecs"
@@ -37,6 +38,7 @@ import (
 	"github.com/berth-run/berth/control/deploy"
 	"github.com/berth-run/berth/control/endpoint"
 	nat "github.com/berth-run/berth/control/gateway"
+	"github.com/berth-run/berth/control/group"
 	"github.com/berth-run/berth/control/lifecycle"
 	"github.com/berth-run/berth/control/place"
 	"github.com/berth-run/berth/control/place/fleet"
@@ -48,6 +50,7 @@ import (
 	"github.com/berth-run/berth/process"
 	"github.com/berth-run/berth/registry"
 	"github.com/berth-run/berth/service"
+	"github.com/berth-run/berth/service/autoscaling"
 	"github.com/berth-run/berth/service/ec2"
 	"github.com/berth-run/berth/service/ecr"
 	"github.com/berth-run/berth/service/ecs"
@@ -177,6 +180,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	s.logs = logsAPI
 	iamAPI := iam.New(iam.Config{DB: db})
 	ssmAPI := ssm.New(ssm.Config{DB: db, Region: c.Region, Now: now})
+	scalingAPI := autoscaling.New(autoscaling.Config{DB: db, Region: c.Region, Now: now, NewID: newID, LinkedRole: iamAPI.LinkedRole})
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
 
 	mint := minter{authorizer, sessions, now}
@@ -208,6 +212,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 		Throttle: throttle.New(factor, nil), Exempt: func(c *auth.Caller) bool { return c.RoleARN == machines },
 		Services: []service.Registration{
 			{Service: awsecs.NewService(ecsAPI), Authorize: checks(ecsAPI.Authorize())},
+			{Service: awsautoscaling.NewService(scalingAPI), Authorize: checks(scalingAPI.Authorize())},
 			{Service: awsec2.NewService(ec2API), Authorize: checks(ec2API.Authorize())},
 			{Service: awsecr.NewService(ecrAPI), Authorize: ecrAPI.Authorize()},
 			{Service: awslogs.NewService(logsAPI), Authorize: checks(logsAPI.Authorize())},
@@ -373,7 +378,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
-		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, group.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/berth-run/berth/auth"
+	awsautoscaling "github.com/berth-run/berth/aws/autoscaling"
 	awsec2 "github.com/berth-run/berth/aws/ec2"
 	awsecr "github.com/berth-run/berth/aws/ecr"
 	awsecs "github.com/berth-run/berth/aws/ecs"
@@ -23,6 +24,7 @@ import (
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/registry"
 	"github.com/berth-run/berth/service"
+	"github.com/berth-run/berth/service/autoscaling"
 	"github.com/berth-run/berth/service/ec2"
 	"github.com/berth-run/berth/service/ecr"
 	"github.com/berth-run/berth/service/ecs"
@@ -48,10 +50,12 @@ func everything(t testing.TB, db *store.DB, sessions *auth.Sessions, authorizer 
 		t.Fatal(err)
 	}
 	logsAPI := logs.New(logs.Config{DB: db, Region: region, Now: time.Now, NewID: func() string { return "" }})
+	scaling := autoscaling.New(autoscaling.Config{DB: db, Region: region, Now: time.Now, NewID: func() string { return strings.Repeat("0", 32) }})
 	iamAPI := iam.New(iam.Config{DB: db})
 	ssmAPI := ssm.New(ssm.Config{DB: db, Region: region, Now: time.Now})
 	stsAPI := sts.New(sts.Config{DB: db, Sessions: sessions, Authorizer: authorizer})
 	return []service.Registration{
+		{Service: awsautoscaling.NewService(scaling), Authorize: scaling.Authorize()},
 		{Service: awsecs.NewService(ecsAPI), Authorize: ecsAPI.Authorize()},
 		{Service: awsec2.NewService(ec2API), Authorize: ec2API.Authorize()},
 		{Service: awsecr.NewService(ecrAPI), Authorize: ecrAPI.Authorize()},

@@ -337,19 +337,11 @@ func (w *work) fail(why string) {
 	case f.Doc.Status == refreshRollsBack:
 		w.end("RollbackFailed", why)
 	case p.AutoRollback != nil && *p.AutoRollback:
-		RollBack(f, why, w.in.Now)
+		f.RollBack(why, w.in.Now)
 		w.WakeAt(w.in.Now)
 	default:
 		w.end("Failed", why)
 	}
-}
-
-// RollBack turns a refresh around.
-func RollBack(f *state.InstanceRefresh, why string, now time.Time) {
-	f.Doc.RollbackDetails = &autoscaling.RollbackDetails{RollbackReason: new(why), RollbackStartTime: new(now), PercentageCompleteOnRollback: f.Doc.PercentageComplete,
-		InstancesToUpdateOnRollback: f.Doc.InstancesToUpdate, ProgressDetailsOnRollback: f.Doc.ProgressDetails}
-	f.Doc.Status, f.Doc.StatusReason, f.Begun = refreshRollsBack, nil, false
-	f.Doc.PercentageComplete, f.Doc.InstancesToUpdate = nil, nil
 }
 
 func (w *work) end(status, why string) {

@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/berth-run/berth/aws/autoscaling"
 	"github.com/berth-run/berth/aws/ec2"
 	"github.com/berth-run/berth/aws/ecr"
 	"github.com/berth-run/berth/aws/ecs"
@@ -36,13 +37,14 @@ import (
 
 // services are all that a region has, by the name of their packages.
 var services = map[string]*wire.Service{
-	"ec2":  ec2.NewService(ec2.Unimplemented{}),
-	"ecr":  ecr.NewService(ecr.Unimplemented{}),
-	"ecs":  ecs.NewService(ecs.Unimplemented{}),
-	"iam":  iam.NewService(iam.Unimplemented{}),
-	"logs": logs.NewService(logs.Unimplemented{}),
-	"ssm":  ssm.NewService(ssm.Unimplemented{}),
-	"sts":  sts.NewService(sts.Unimplemented{}),
+	"autoscaling": autoscaling.NewService(autoscaling.Unimplemented{}),
+	"ec2":         ec2.NewService(ec2.Unimplemented{}),
+	"ecr":         ecr.NewService(ecr.Unimplemented{}),
+	"ecs":         ecs.NewService(ecs.Unimplemented{}),
+	"iam":         iam.NewService(iam.Unimplemented{}),
+	"logs":        logs.NewService(logs.Unimplemented{}),
+	"ssm":         ssm.NewService(ssm.Unimplemented{}),
+	"sts":         sts.NewService(sts.Unimplemented{}),
 }
 
 func main() {

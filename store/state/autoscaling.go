@@ -241,6 +241,7 @@ type InstanceRefresh struct {
 	Progress           time.Time                        // when something last went forward
 	WaitTransitions    bool                             // of a cancellation
 	Launched           time.Time                        // instances launched from then on are its own
+	CreatedAt          time.Time
 }
 
 // Active reports whether the refresh is under way.
@@ -400,4 +401,17 @@ func (i *Instance) End(now time.Time) *Instance {
 	n.TransitionReason = "User initiated (" + now.UTC().Format("2006-01-02 15:04:05") + " GMT)"
 	n.StateCode, n.StateMessage = "Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown"
 	return &n
+}
+
+// Grace is how long after an instance is in service nothing is said of its health.
+func Grace(g *ScalingGroup) time.Duration {
+	return time.Duration(number(g.Doc.HealthCheckGracePeriod)) * time.Second
+}
+
+// RollBack turns a refresh around: what it has launched is to go.
+func (f *InstanceRefresh) RollBack(why string, now time.Time) {
+	f.Doc.RollbackDetails = &autoscaling.RollbackDetails{RollbackReason: new(why), RollbackStartTime: new(now), PercentageCompleteOnRollback: f.Doc.PercentageComplete,
+		InstancesToUpdateOnRollback: f.Doc.InstancesToUpdate, ProgressDetailsOnRollback: f.Doc.ProgressDetails}
+	f.Doc.Status, f.Doc.StatusReason, f.Begun = "RollbackInProgress", nil, false
+	f.Doc.PercentageComplete, f.Doc.InstancesToUpdate = nil, nil
 }

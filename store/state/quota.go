@@ -49,6 +49,12 @@ var quotaDefaults = map[string]int{
 	"ec2/launch-template-versions": 10_000,
 	"ssm/parameters":               10_000,
 
+	"autoscaling/groups":                500,
+	"autoscaling/launch-configurations": 200,
+	"autoscaling/policies-per-group":    50,
+	"autoscaling/schedules-per-group":   125,
+	"autoscaling/hooks-per-group":       50,
+
 	"iam/users":                           5_000,
 	"iam/groups":                          300,
 	"iam/roles":                           1_000,

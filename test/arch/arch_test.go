@@ -46,6 +46,7 @@ var rules = []struct {
 	// TRUTH: nothing of ours above it.
 	{"store", nil},
 	{"store/state", []string{"store", "store/state/query", "aws/..."}},
+	{"store/state/cron", nil},
 	{"store/state/query", nil},
 
 	// WHAT. Services meet in the store alone; ECR is the face of the registry.
