@@ -18,6 +18,7 @@ import (
 	awsecs "github.com/berth-run/berth/aws/ecs"
 	awsiam "github.com/berth-run/berth/aws/iam"
 	awslogs "github.com/berth-run/berth/aws/logs"
+	awsssm "github.com/berth-run/berth/aws/ssm"
 	awssts "github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/registry"
@@ -27,6 +28,7 @@ import (
 	"github.com/berth-run/berth/service/ecs"
 	"github.com/berth-run/berth/service/iam"
 	"github.com/berth-run/berth/service/logs"
+	"github.com/berth-run/berth/service/ssm"
 	"github.com/berth-run/berth/service/sts"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
@@ -47,6 +49,7 @@ func everything(t testing.TB, db *store.DB, sessions *auth.Sessions, authorizer 
 	}
 	logsAPI := logs.New(logs.Config{DB: db, Region: region, Now: time.Now, NewID: func() string { return "" }})
 	iamAPI := iam.New(iam.Config{DB: db})
+	ssmAPI := ssm.New(ssm.Config{DB: db, Region: region, Now: time.Now})
 	stsAPI := sts.New(sts.Config{DB: db, Sessions: sessions, Authorizer: authorizer})
 	return []service.Registration{
 		{Service: awsecs.NewService(ecsAPI), Authorize: ecsAPI.Authorize()},
@@ -54,6 +57,7 @@ func everything(t testing.TB, db *store.DB, sessions *auth.Sessions, authorizer 
 		{Service: awsecr.NewService(ecrAPI), Authorize: ecrAPI.Authorize()},
 		{Service: awslogs.NewService(logsAPI), Authorize: logsAPI.Authorize()},
 		{Service: awsiam.NewService(iamAPI), Authorize: iamAPI.Authorize()},
+		{Service: awsssm.NewService(ssmAPI), Authorize: ssmAPI.Authorize()},
 		{Service: awssts.NewService(stsAPI), Authorize: stsAPI.Authorize()},
 	}
 }
