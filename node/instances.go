@@ -31,6 +31,9 @@ type Instances struct {
 	AgentArgs []string
 }
 
+// InstanceGroup is the region's cgroup that instances are below.
+const InstanceGroup = "instance"
+
 // Instances is where the node keeps its instances.
 func (l Layout) Instances() string { return filepath.Join(l.Data, "instance") }
 
@@ -44,7 +47,7 @@ func (n *node) openInstances() error {
 	}
 	socket := cmp.Or(n.cfg.Containerd, l.Containerd().Socket())
 	n.instances = instance.New(instance.Config{
-		Data: l.Instances(), Run: l.Run, Netns: l.Netns(), Namespace: l.Namespace() + "-instances", Cgroup: l.Cgroup() + "/instance",
+		Data: l.Instances(), Run: l.Run, Netns: l.Netns(), Namespace: l.Namespace() + "-instances", Cgroup: l.Cgroup() + "/" + InstanceGroup,
 		Guest: l.guest(), Binary: n.cfg.Binary, AgentArgs: n.cfg.Instances.AgentArgs, Containerd: socket, OCIRuntime: n.cfg.OCIRuntime,
 		Cgroups: cgroups, Unmount: func(dir string) error { return unmount(dir, "") },
 		RemoveCgroup: func(ctx context.Context, path string) error {

@@ -415,7 +415,11 @@ func (r *Region) Inits(task string) (map[string]int, error) {
 			return // gone
 		}
 		for line := range strings.Lines(string(b)) {
-			_, rest, ok := strings.Cut(strings.TrimSpace(line), "/berth/"+r.ShortID()+"/"+task+"/")
+			_, rest, ok := strings.Cut(strings.TrimSpace(line), "/berth/"+r.ShortID()+"/")
+			if ok {
+				// The task's own cgroup, perhaps below that of an instance.
+				_, rest, ok = strings.Cut("/"+rest, "/"+task+"/")
+			}
 			if !ok {
 				continue
 			}
