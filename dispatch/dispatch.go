@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -143,7 +144,9 @@ func finish(c *websocket.Conn, err error) {
 
 // ended reports whether err only says that the peer went away or we close.
 func ended(err error) bool {
-	return err == nil || errors.Is(err, context.Canceled) || websocket.CloseStatus(err) != -1 || errors.Is(err, errGone)
+	// A peer that was killed, as an instance's agent is when the instance ends,
+	// takes no leave.
+	return err == nil || errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) || websocket.CloseStatus(err) != -1 || errors.Is(err, errGone)
 }
 
 var errGone = errors.New("peer is gone")
