@@ -46,7 +46,8 @@ const (
 	reportedRunning = "running"
 	reportedStopped = "stopped"
 	reportedGone    = "gone"
-	endedInside     = "inside" // or crash
+	endedInside     = "inside"
+	endedRootless   = "rootless" // or crash
 )
 
 // Plan moves every changed instance on.
@@ -156,6 +157,9 @@ func (p *plan) follow(i *state.Instance) {
 		if i.OnShutdown == "terminate" {
 			i.Want = terminated
 		}
+	case endedRootless:
+		i.StateCode, i.StateMessage = "Client.InvalidSnapshot.NotFound", "Client.InvalidSnapshot.NotFound: The specified snapshot was not found."
+		i.Want = terminated
 	default:
 		i.StateCode, i.StateMessage = "Server.InternalError", "Server.InternalError: The first process of the instance ended unexpectedly"
 		i.Want = stopped

@@ -109,7 +109,7 @@ say devices "$(ls /dev | tr '\n' ' ')"
 say mounts "$(awk '{print $5}' /proc/self/mountinfo | sort -u | tr '\n' ' ')"
 say run "$(ls /run)"
 mount -t tmpfs none /mnt 2>/dev/null && say bad "can mount"
-mount -o remount,rw /sbin/init 2>/dev/null && say bad "can write its init"
+mount -o remount,rw /usr/lib/berth/init 2>/dev/null && say bad "can write its init"
 echo x > /var/log/ecs/x 2>/dev/null && say bad "can write the agent's log"
 mknod /tmp/disk b 254 0 2>/dev/null && head -c 1 /tmp/disk >/dev/null 2>&1 && say bad "can read a disk"
 echo 1 > /proc/sys/kernel/panic 2>/dev/null && say bad "can write sysctls"
@@ -167,7 +167,7 @@ func TestInstance(t *testing.T) {
 		}
 	}
 	for _, m := range strings.Fields(said("mounts")) {
-		if ok := regexp.MustCompile(`^/($|dev|proc|sys|usr/bin/init$|var/log/ecs$)`).MatchString(m); !ok {
+		if ok := regexp.MustCompile(`^/($|dev|proc|sys|usr/lib/berth/init$|var/log/ecs$)`).MatchString(m); !ok {
 			t.Errorf("sees the mount %s", m)
 		}
 	}
