@@ -36,6 +36,8 @@ type Config struct {
 	// Mint makes session credentials of a role for a service (ecs-tasks.amazonaws.com, …)
 	// that assumes it. It refuses when the role's trust policy does.
 	Mint func(r store.Reader, roleARN, service, session string, lifetime time.Duration) (fabric.Credentials, error)
+	// PullPassword makes a password for pulling from one repository. Nil makes none.
+	PullPassword func(account, repository string, until time.Time) (string, error)
 	// Endpoint is the API's base URL as a process on a node's machine reaches it.
 	Endpoint string
 	// TaskEndpoint is the same from inside a Fargate task, where the agent listens for it.

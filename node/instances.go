@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/berth-run/berth/agent/runtime"
 	"github.com/berth-run/berth/dataplane/vpc"
 	"github.com/berth-run/berth/dispatch/fabric"
 	"github.com/berth-run/berth/node/containerd"
@@ -24,8 +23,6 @@ import (
 type Instances struct {
 	// Open connects to containerd at a socket.
 	Open func(socket, ociRuntime string, p instance.Place) (instance.Containers, error)
-	// Pull gets an image of the region's registry.
-	Pull func(ctx context.Context, c instance.Containers, image string, i fabric.Instance, r fabric.Region) (runtime.Image, error)
 	// AgentArgs make this program the agent of an instance; the folder of its
 	// settings follows. Nil runs none.
 	AgentArgs []string
@@ -62,7 +59,6 @@ func (n *node) openInstances() error {
 		Open: func(p instance.Place) (instance.Containers, error) {
 			return n.cfg.Instances.Open(socket, n.cfg.OCIRuntime, p)
 		},
-		Pull:   n.cfg.Instances.Pull,
 		Report: n.instanceIs,
 		Logger: n.log,
 	})
