@@ -28,6 +28,7 @@ import (
 	awsecs "github.com/berth-run/berth/aws/ecs"
 	awsiam "github.com/berth-run/berth/aws/iam"
 	awslogs "github.com/berth-run/berth/aws/logs"
+	awsssm "github.com/berth-run/berth/aws/ssm"
 	awssts "github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/cli"
@@ -57,6 +58,7 @@ import (
 	"github.com/berth-run/berth/service/logs"
 	"github.com/berth-run/berth/service/logs/journal"
 	"github.com/berth-run/berth/service/owner"
+	"github.com/berth-run/berth/service/ssm"
 	"github.com/berth-run/berth/service/sts"
 	"github.com/berth-run/berth/service/throttle"
 	"github.com/berth-run/berth/store"
@@ -168,7 +170,8 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err := tasksEnded(ctx, c.layout, db, ecsAPI); err != nil {
 		return nil, err
 	}
-	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID})
+	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID,
+		Assumable: func(role *state.Role, service string) bool { return authorizer.ServiceMayAssume(role, service, nil) }})
 	ecrAPI, err := ecr.New(ecr.Config{DB: db, Registry: s.registry, Endpoint: s.registryEndpoint})
 	if err != nil {
 		return nil, err
@@ -177,11 +180,13 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	s.logs = logsAPI
 	iamAPI := iam.New(iam.Config{DB: db})
 	scalingAPI := autoscaling.New(autoscaling.Config{DB: db, Region: c.Region, Now: now, NewID: newID, LinkedRole: iamAPI.LinkedRole})
+	ssmAPI := ssm.New(ssm.Config{DB: db, Region: c.Region, Now: now})
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
 
 	mint := minter{authorizer, sessions, now}
+	flows := &flowWriter{db, ec2API, logsAPI, authorizer, c.Region, log.With("part", "flow logs")}
 	s.dispatch = dispatch.New(dispatch.Config{DB: db, Log: log.With("part", "dispatch"), Now: now, NewID: newID,
-		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role,
+		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, Flows: flows.write,
 		Authorize: func(r *http.Request, action, resource string) error {
 			snap := db.Snapshot()
 			caller, err := verifier.Verify(snap, r, nil, "ecs")
@@ -212,6 +217,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 			{Service: awsecr.NewService(ecrAPI), Authorize: ecrAPI.Authorize()},
 			{Service: awslogs.NewService(logsAPI), Authorize: checks(logsAPI.Authorize())},
 			{Service: awsiam.NewService(iamAPI), Authorize: checks(iamAPI.Authorize())},
+			{Service: awsssm.NewService(ssmAPI), Authorize: checks(ssmAPI.Authorize())},
 			{Service: awssts.NewService(stsAPI), Authorize: checks(stsAPI.Authorize())},
 		}})
 	if err != nil {
@@ -372,7 +378,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
-		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, group.Controller, settle.Controller, reap.Controller, reap.History, vacate.Controller, lifecycle.Controller,
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, group.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

@@ -755,3 +755,23 @@ func TestNodeMustSayWhoItIs(t *testing.T) {
 		t.Errorf("node %+v", n)
 	}
 }
+
+// TestFlowsAreHandedOn: the windows of a node go where the server's owner wants them, in order.
+func TestFlowsAreHandedOn(t *testing.T) {
+	w := newWorld(t)
+	got := make(chan string, 4)
+	w.server.Flows = func(_ context.Context, node string, windows []fabric.FlowWindow) {
+		for _, f := range windows {
+			got <- node + " " + f.Interfaces[0]
+		}
+	}
+	p := w.dial(fabric.Path)
+	p.json(fabric.Hello{Name: "n1", CPU: 1, Memory: 1})
+	p.desired()
+	p.json(fabric.Report{Flows: []fabric.FlowWindow{{Interfaces: []string{"eni-1"}}, {Interfaces: []string{"eni-2"}}}})
+	for _, want := range []string{"n1 eni-1", "n1 eni-2"} {
+		if s := <-got; s != want {
+			t.Errorf("%q, want %q", s, want)
+		}
+	}
+}

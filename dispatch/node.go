@@ -322,7 +322,7 @@ func (s *stream) reports(ctx context.Context) error {
 		if s.Flows != nil && len(rep.Flows) > 0 {
 			s.Flows(ctx, s.node, rep.Flows)
 		}
-		if len(rep.Interfaces) == 0 {
+		if len(rep.Interfaces)+len(rep.Instances) == 0 {
 			continue
 		}
 		err = s.DB.Update(ctx, func(tx *store.Tx) error {

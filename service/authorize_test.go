@@ -19,6 +19,7 @@ import (
 	awsecs "github.com/berth-run/berth/aws/ecs"
 	awsiam "github.com/berth-run/berth/aws/iam"
 	awslogs "github.com/berth-run/berth/aws/logs"
+	awsssm "github.com/berth-run/berth/aws/ssm"
 	awssts "github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/registry"
@@ -29,6 +30,7 @@ import (
 	"github.com/berth-run/berth/service/ecs"
 	"github.com/berth-run/berth/service/iam"
 	"github.com/berth-run/berth/service/logs"
+	"github.com/berth-run/berth/service/ssm"
 	"github.com/berth-run/berth/service/sts"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
@@ -50,6 +52,7 @@ func everything(t testing.TB, db *store.DB, sessions *auth.Sessions, authorizer 
 	logsAPI := logs.New(logs.Config{DB: db, Region: region, Now: time.Now, NewID: func() string { return "" }})
 	scaling := autoscaling.New(autoscaling.Config{DB: db, Region: region, Now: time.Now, NewID: func() string { return strings.Repeat("0", 32) }})
 	iamAPI := iam.New(iam.Config{DB: db})
+	ssmAPI := ssm.New(ssm.Config{DB: db, Region: region, Now: time.Now})
 	stsAPI := sts.New(sts.Config{DB: db, Sessions: sessions, Authorizer: authorizer})
 	return []service.Registration{
 		{Service: awsautoscaling.NewService(scaling), Authorize: scaling.Authorize()},
@@ -58,6 +61,7 @@ func everything(t testing.TB, db *store.DB, sessions *auth.Sessions, authorizer 
 		{Service: awsecr.NewService(ecrAPI), Authorize: ecrAPI.Authorize()},
 		{Service: awslogs.NewService(logsAPI), Authorize: logsAPI.Authorize()},
 		{Service: awsiam.NewService(iamAPI), Authorize: iamAPI.Authorize()},
+		{Service: awsssm.NewService(ssmAPI), Authorize: ssmAPI.Authorize()},
 		{Service: awssts.NewService(stsAPI), Authorize: stsAPI.Authorize()},
 	}
 }

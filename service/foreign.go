@@ -30,7 +30,7 @@ var protocols = map[string]string{
 // prefixes are the services behind the names in X-Amz-Target that do not begin
 // with the service's own.
 var prefixes = map[string]string{
-	"AmazonSSM": "ssm", "TrentService": "kms", "AWSEvents": "events", "AWSStepFunctions": "states", "DynamoDB_20120810": "dynamodb",
+	"TrentService": "kms", "AWSEvents": "events", "AWSStepFunctions": "states", "DynamoDB_20120810": "dynamodb",
 	"AnyScaleFrontendService": "application-autoscaling", "Route53AutoNaming_v20170314": "servicediscovery",
 	"CertificateManager": "acm", "CodeDeploy_20141006": "codedeploy", "ResourceGroupsTaggingAPI_20170126": "tagging",
 	"GraniteServiceVersion20100801": "monitoring", "AmazonSQS": "sqs", "Kinesis_20131202": "kinesis",

@@ -372,7 +372,7 @@ func TestForeignServices(t *testing.T) {
 		status                                     int
 		want                                       string
 	}{
-		{"json", "ssm", "application/x-amz-json-1.1", "AmazonSSM.GetParameter", "", "{}", 400, `{"__type":"UnknownOperationException","message":"Berth does not have the service ssm (GetParameter). `},
+		{"json", "kms", "application/x-amz-json-1.1", "TrentService.Encrypt", "", "{}", 400, `{"__type":"UnknownOperationException","message":"Berth does not have the service kms (Encrypt). `},
 		{"json of no name that is known", "frauddetector", "application/x-amz-json-1.1", "AWSHawksNestServiceFacade.GetRules", "", "{}", 400, "the service frauddetector (GetRules)"},
 		{"query", "sns", "application/x-www-form-urlencoded", "", "", "Action=Publish&Version=2010-03-31", 400, "<Code>InvalidAction</Code><Message>Berth does not have the service sns."},
 		{"s3", "s3", "", "", "", "", 501, "<Error><Code>NotImplemented</Code><Message>Berth does not have the service s3."},

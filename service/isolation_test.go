@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	awsecs "github.com/berth-run/berth/aws/ecs"
 	awsiam "github.com/berth-run/berth/aws/iam"
 	awslogs "github.com/berth-run/berth/aws/logs"
+	awsssm "github.com/berth-run/berth/aws/ssm"
 	awssts "github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/registry"
@@ -29,6 +31,7 @@ import (
 	"github.com/berth-run/berth/service/iam"
 	"github.com/berth-run/berth/service/logs"
 	"github.com/berth-run/berth/service/logs/journal"
+	"github.com/berth-run/berth/service/ssm"
 	"github.com/berth-run/berth/service/sts"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
@@ -66,7 +69,7 @@ func (a *accountOf) do(svc *wire.Service, op string, in, out any) {
 func TestAccountsAreIsolated(t *testing.T) {
 	var services []service.Registration
 	var ecsAPI *ecs.ECS
-	zone := &state.Region{Name: region, Account: account, Zones: []state.Zone{{Name: region + "a", ID: "euc1-az1"}}}
+	zone := &state.Region{Name: region, Account: account, PublicPool: netip.MustParsePrefix("198.18.0.0/24"), Zones: []state.Zone{{Name: region + "a", ID: "euc1-az1"}}}
 	newID := func() string {
 		b := make([]byte, 16)
 		rand.Read(b)
@@ -89,6 +92,7 @@ func TestAccountsAreIsolated(t *testing.T) {
 		}
 		logsAPI := logs.New(logs.Config{DB: c.DB, Journal: events, Region: region, Now: time.Now, NewID: newID})
 		iamAPI := iam.New(iam.Config{DB: c.DB})
+		ssmAPI := ssm.New(ssm.Config{DB: c.DB, Region: region, Now: time.Now})
 		stsAPI := sts.New(sts.Config{DB: c.DB, Sessions: c.Verifier.Sessions, Authorizer: c.Authorizer})
 		services = []service.Registration{
 			{Service: awsecs.NewService(ecsAPI), Authorize: ecsAPI.Authorize()},
@@ -96,6 +100,7 @@ func TestAccountsAreIsolated(t *testing.T) {
 			{Service: awsecr.NewService(ecrAPI), Authorize: ecrAPI.Authorize()},
 			{Service: awslogs.NewService(logsAPI), Authorize: logsAPI.Authorize()},
 			{Service: awsiam.NewService(iamAPI), Authorize: iamAPI.Authorize()},
+			{Service: awsssm.NewService(ssmAPI), Authorize: ssmAPI.Authorize()},
 			{Service: awssts.NewService(stsAPI), Authorize: stsAPI.Authorize()},
 		}
 		c.Services = services
@@ -104,7 +109,11 @@ func TestAccountsAreIsolated(t *testing.T) {
 	for _, s := range services {
 		named[s.Name] = s.Service
 	}
-	if err := r.db.Update(t.Context(), func(tx *store.Tx) error { state.Regions.Put(tx, zone); return nil }); err != nil {
+	if err := r.db.Update(t.Context(), func(tx *store.Tx) error {
+		state.Regions.Put(tx, zone)
+		state.Nodes.Put(tx, &state.Node{Name: "n", CPU: 4096, Memory: 8192})
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -131,11 +140,27 @@ func TestAccountsAreIsolated(t *testing.T) {
 		network := &awsecs.NetworkConfiguration{AwsvpcConfiguration: &awsecs.AwsVpcConfiguration{Subnets: []string{a.subnet}}}
 		var group awsec2.CreateSecurityGroupOutput
 		var run awsecs.RunTaskOutput
+		var launched awsec2.RunInstancesOutput
+		var key awsec2.CreateKeyPairOutput
+		var template awsec2.CreateLaunchTemplateOutput
+		var image awsec2.CopyImageOutput
+		amazon := state.AmazonImages(region)[0]
+		machine := awsec2.InstanceType("t3.micro")
+		if amazon.Architecture == "arm64" {
+			machine = "t4g.micro"
+		}
 		for _, x := range []struct {
 			service, op string
 			in, out     any
 		}{
 			{"ec2", "CreateSecurityGroup", &awsec2.CreateSecurityGroupInput{GroupName: new("same"), Description: new("d")}, &group},
+			{"iam", "CreateInstanceProfile", &awsiam.CreateInstanceProfileInput{InstanceProfileName: new("same")}, nil},
+			{"ec2", "CreateKeyPair", &awsec2.CreateKeyPairInput{KeyName: new("same"), KeyType: "ed25519"}, &key},
+			{"ec2", "CreateLaunchTemplate", &awsec2.CreateLaunchTemplateInput{LaunchTemplateName: new("same"), LaunchTemplateData: &awsec2.RequestLaunchTemplateData{ImageId: &amazon.ID, KeyName: new("same")}}, &template},
+			{"ec2", "CopyImage", &awsec2.CopyImageInput{Name: new("same"), SourceImageId: &amazon.ID, SourceRegion: new(region)}, &image},
+			{"ec2", "RunInstances", &awsec2.RunInstancesInput{MinCount: new(int32(1)), MaxCount: new(int32(1)), InstanceType: machine, InstanceMarketOptions: &awsec2.InstanceMarketOptionsRequest{MarketType: "spot"},
+				IamInstanceProfile: &awsec2.IamInstanceProfileSpecification{Name: new("same")}, LaunchTemplate: &awsec2.LaunchTemplateSpecification{LaunchTemplateName: new("same")}}, &launched},
+			{"ssm", "PutParameter", &awsssm.PutParameterInput{Name: new("/same"), Type: "SecureString", Value: new("secret of " + id)}, nil},
 			{"ecr", "CreateRepository", &awsecr.CreateRepositoryInput{RepositoryName: new("same")}, nil},
 			{"logs", "CreateLogGroup", &awslogs.CreateLogGroupInput{LogGroupName: new("/same")}, nil},
 			{"logs", "CreateLogStream", &awslogs.CreateLogStreamInput{LogGroupName: new("/same"), LogStreamName: new("s")}, nil},
@@ -143,7 +168,6 @@ func TestAccountsAreIsolated(t *testing.T) {
 			{"iam", "CreateGroup", &awsiam.CreateGroupInput{GroupName: new("same")}, nil},
 			{"iam", "CreateRole", &awsiam.CreateRoleInput{RoleName: new("same"), AssumeRolePolicyDocument: new(trust)}, nil},
 			{"iam", "CreatePolicy", &awsiam.CreatePolicyInput{PolicyName: new("same"), PolicyDocument: new(policy)}, nil},
-			{"iam", "CreateInstanceProfile", &awsiam.CreateInstanceProfileInput{InstanceProfileName: new("same")}, nil},
 			{"ecs", "CreateCluster", &awsecs.CreateClusterInput{ClusterName: new("same")}, nil},
 			{"ecs", "RegisterTaskDefinition", &awsecs.RegisterTaskDefinitionInput{Family: new("same"), Cpu: new("256"), Memory: new("512"), NetworkMode: awsecs.NetworkModeAwsvpc,
 				RequiresCompatibilities: []awsecs.Compatibility{awsecs.CompatibilityFargate}, ContainerDefinitions: []awsecs.ContainerDefinition{{Name: new("c"), Image: new("i")}}}, nil},
@@ -152,7 +176,7 @@ func TestAccountsAreIsolated(t *testing.T) {
 		} {
 			a.do(named[x.service], x.op, x.in, x.out)
 		}
-		a.private = append(a.private, *group.GroupId)
+		a.private = append(a.private, *group.GroupId, *launched.Instances[0].InstanceId, *template.LaunchTemplate.LaunchTemplateId, *key.KeyPairId, *image.ImageId, *launched.Instances[0].SpotInstanceRequestId)
 		a.task = *run.Tasks[0].TaskArn
 		return a
 	}
@@ -212,6 +236,15 @@ func TestAccountsAreIsolated(t *testing.T) {
 		{"ec2", "DescribeVpcs", &awsec2.DescribeVpcsInput{VpcIds: []string{a.private[2]}}, "InvalidVpcID.NotFound"},
 		{"ec2", "DescribeSecurityGroups", &awsec2.DescribeSecurityGroupsInput{GroupIds: []string{a.private[3]}}, "InvalidGroup.NotFound"},
 		{"ec2", "DeleteSecurityGroup", &awsec2.DeleteSecurityGroupInput{GroupId: &a.private[3]}, "InvalidGroup.NotFound"},
+		{"ec2", "DescribeInstances", &awsec2.DescribeInstancesInput{InstanceIds: []string{a.private[4]}}, "InvalidInstanceID.NotFound"},
+		{"ec2", "TerminateInstances", &awsec2.TerminateInstancesInput{InstanceIds: []string{a.private[4]}}, "InvalidInstanceID.NotFound"},
+		{"ec2", "GetConsoleOutput", &awsec2.GetConsoleOutputInput{InstanceId: &a.private[4]}, "InvalidInstanceID.NotFound"},
+		{"ec2", "DescribeLaunchTemplateVersions", &awsec2.DescribeLaunchTemplateVersionsInput{LaunchTemplateId: &a.private[5]}, "InvalidLaunchTemplateId.NotFound"},
+		{"ec2", "DescribeKeyPairs", &awsec2.DescribeKeyPairsInput{KeyPairIds: []string{a.private[6]}}, "InvalidKeyPair.NotFound"},
+		{"ec2", "DescribeImages", &awsec2.DescribeImagesInput{ImageIds: []string{a.private[7]}}, "InvalidAMIID.NotFound"},
+		{"ec2", "DeregisterImage", &awsec2.DeregisterImageInput{ImageId: &a.private[7]}, "InvalidAMIID.NotFound"},
+		{"ec2", "CancelSpotInstanceRequests", &awsec2.CancelSpotInstanceRequestsInput{SpotInstanceRequestIds: []string{a.private[8]}}, "InvalidSpotInstanceRequestID.NotFound"},
+		{"ssm", "GetParameter", &awsssm.GetParameterInput{Name: arn("ssm", "parameter/same")}, "ParameterNotFound"},
 		{"ecr", "DescribeRepositories", &awsecr.DescribeRepositoriesInput{RegistryId: &a.id, RepositoryNames: []string{"same"}}, "AccessDeniedException"},
 		{"ecr", "DeleteRepository", &awsecr.DeleteRepositoryInput{RegistryId: &a.id, RepositoryName: new("same")}, "AccessDeniedException"},
 		{"logs", "ListTagsForResource", &awslogs.ListTagsForResourceInput{ResourceArn: arn("logs", "log-group:/same")}, "AccessDeniedException"},

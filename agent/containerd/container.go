@@ -223,7 +223,9 @@ func (r *Runtime) createTask(ctx context.Context, id, group string, p *specs.Pro
 	}
 	defer free()
 	// The group's shim ends with the last container in it. One that is just
-	// ending may still have answered the phone.
+	// ending may still have answered the phone. And a daemon that was started
+	// anew clears away behind its back what the last one left of a container;
+	// the folder of the same one, made again meanwhile, may be among it.
 	for range 3 {
 		_, err = r.tasks.Create(ctx, req)
 		if err = native(err); err == nil || !shimGone(err) {
@@ -234,7 +236,9 @@ func (r *Runtime) createTask(ctx context.Context, id, group string, p *specs.Pro
 }
 
 func shimGone(err error) bool {
-	return strings.Contains(err.Error(), "ttrpc: closed") || strings.Contains(err.Error(), "failed to create TTRPC connection")
+	text := err.Error()
+	return strings.Contains(text, "ttrpc: closed") || strings.Contains(text, "failed to create TTRPC connection") ||
+		strings.Contains(text, "failed to start shim") && strings.Contains(text, "no such file or directory")
 }
 
 // commandError marks an OCI runtime's complaint about the process it was to

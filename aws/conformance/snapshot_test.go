@@ -27,6 +27,7 @@ import (
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/iam"
 	"github.com/berth-run/berth/aws/logs"
+	"github.com/berth-run/berth/aws/ssm"
 	"github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 )
@@ -51,6 +52,7 @@ var modules = []struct {
 	{"ecr", ecr.NewService(nil), 58, 90},
 	{"iam", iam.NewService(nil), 170, 0},
 	{"sts", sts.NewService(nil), 11, 0},
+	{"ssm", ssm.NewService(nil), 150, 150},
 	{"ec2", ec2.NewService(nil), 750, 0},
 	{"cloudwatchlogs", logs.NewService(nil), 110, 110},
 }

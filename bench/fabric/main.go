@@ -113,16 +113,16 @@ func run(n int, d time.Duration, enis int) error {
 		defer end()
 		peer = docker
 	}
-	plain, ruled := ours.way("berth", 0), ours.way("500 rules", 2)
-	before, err := measure([]way{plain, ruled, peer, bridge}, n, d)
+	plain, ruled, small := ours.way("berth", 0), ours.way("500 rules", 2), ours.way("small VPC", 4)
+	r, err := measure([]way{plain, ruled, peer, bridge}, n, d)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("median of %d, %v each; br_netfilter on %s: %s\n", n, d, peer.name, netfilter())
-	fmt.Printf("%-30s %12s %12s %12s %12s %14s %14s\n", "", plain.name, peer.name, bridge.name, ruled.name, "berth/"+peer.name, "rules/none")
+	fmt.Printf("medians of %d rounds of %v; ratios are medians of each round's; br_netfilter: %s\n", n, d, netfilter())
+	fmt.Printf("%-30s %12s %12s %12s %14s %16s\n", "", plain.name, peer.name, bridge.name, plain.name+"/"+peer.name, "500 rules/none")
 	for _, m := range measures {
-		a, b, c, r := before[m.name+plain.name], before[m.name+peer.name], before[m.name+bridge.name], before[m.name+ruled.name]
-		fmt.Printf("%-30s %12.2f %12.2f %12.2f %12.2f %14.3f %14.3f\n", m.name, a, b, c, r, a/b, r/a)
+		fmt.Printf("%-30s %12.2f %12.2f %12.2f %14.3f %16.3f\n", m.name, r.value(m.name, plain), r.value(m.name, peer), r.value(m.name, bridge),
+			r.ratio(m.name, plain, peer), r.ratio(m.name, ruled, plain))
 	}
 	if err := ours.members(41); err != nil {
 		return err
@@ -130,15 +130,12 @@ func run(n int, d time.Duration, enis int) error {
 	if err := ours.fill(enis); err != nil {
 		return err
 	}
-	after, err := measure([]way{plain, peer}, n, d)
-	if err != nil {
+	if r, err = measure([]way{plain, small, peer}, n, d); err != nil {
 		return err
 	}
-	fmt.Printf("%-30s %12s %12s %14s   (against the same ratio before)\n", fmt.Sprintf("with %d ENIs", enis), plain.name, peer.name, "slower by")
+	fmt.Printf("%-30s %12s %12s %14s %16s\n", fmt.Sprintf("with %d ENIs", enis), plain.name, small.name, plain.name+"/"+peer.name, "large/small VPC")
 	for _, m := range measures {
-		a, b := after[m.name+plain.name], after[m.name+peer.name]
-		was := before[m.name+plain.name] / before[m.name+peer.name]
-		fmt.Printf("%-30s %12.2f %12.2f %13.1f%%\n", m.name, a, b, 100*(1-a/b/was))
+		fmt.Printf("%-30s %12.2f %12.2f %14.3f %16.3f\n", m.name, r.value(m.name, plain), r.value(m.name, small), r.ratio(m.name, plain, peer), r.ratio(m.name, plain, small))
 	}
 	if err := ours.members(41); err != nil {
 		return err
@@ -151,29 +148,43 @@ var measures = []struct {
 	f    func(way, time.Duration) (float64, error)
 }{{"throughput, Gbit/s", throughput}, {"round trips per second", roundTrips}, {"new connections per second", connections}}
 
-// measure answers the medians, by measure and way.
-func measure(ways []way, n int, d time.Duration) (map[string]float64, error) {
-	results := map[string][]float64{}
-	for range n {
+// results are the values of each round, by measure and way.
+type results map[string][]float64
+
+func (r results) value(measure string, w way) float64 { return median(r[measure+w.name]) }
+
+// ratio compares two ways round by round: what else the machine does then hits both.
+func (r results) ratio(measure string, a, b way) float64 {
+	var out []float64
+	for i, v := range r[measure+a.name] {
+		out = append(out, v/r[measure+b.name][i])
+	}
+	return median(out)
+}
+
+// measure takes the ways in turns, and in the other direction in every second round.
+func measure(ways []way, n int, d time.Duration) (results, error) {
+	out := results{}
+	for i := range n {
+		turn := slices.Clone(ways)
+		if i%2 == 1 {
+			slices.Reverse(turn)
+		}
 		for _, m := range measures {
-			for _, w := range ways {
+			for _, w := range turn {
 				v, err := m.f(w, d)
 				if err != nil {
 					return nil, fmt.Errorf("%s, %s: %w", w.name, m.name, err)
 				}
-				results[m.name+w.name] = append(results[m.name+w.name], v)
+				out[m.name+w.name] = append(out[m.name+w.name], v)
 			}
 		}
-	}
-	out := map[string]float64{}
-	for k, v := range results {
-		out[k] = median(v)
 	}
 	return out, nil
 }
 
-// engine is ours, with two pairs of ENIs: one in a group that allows all, one in a group of 500 rules of which the last
-// allows.
+// engine is ours, with three pairs of ENIs: one in a group that allows all, one in a group of 500 rules of which the last
+// allows, and one alone in its VPC.
 type engine struct {
 	e    *vpc.Engine
 	opts vpc.Options
@@ -192,15 +203,21 @@ func newEngine(dir string) (*engine, error) {
 	g := &engine{opts: vpc.Options{Region: "bef0", RunDir: filepath.Join(dir, "run")}, cfg: vpc.Config{
 		VPCs: []vpc.VPC{{ID: "vpc-0", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")},
 			Subnets:     []vpc.Subnet{{ID: "subnet-0", CIDR: netip.MustParsePrefix("10.0.0.0/16"), RouteTable: "rtb-0"}},
-			RouteTables: []vpc.RouteTable{{ID: "rtb-0"}}}},
-		Groups: []vpc.SecurityGroup{{ID: "sg-0", VPC: "vpc-0", Ingress: all, Egress: all}, {ID: "sg-500", VPC: "vpc-0", Ingress: many, Egress: many},
+			RouteTables: []vpc.RouteTable{{ID: "rtb-0"}}},
+			{ID: "vpc-1", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")},
+				Subnets:     []vpc.Subnet{{ID: "subnet-1", CIDR: netip.MustParsePrefix("10.0.0.0/16"), RouteTable: "rtb-1"}},
+				RouteTables: []vpc.RouteTable{{ID: "rtb-1"}}}},
+		Groups: []vpc.SecurityGroup{{ID: "sg-1", VPC: "vpc-1", Ingress: all, Egress: all}, {ID: "sg-0", VPC: "vpc-0", Ingress: all, Egress: all}, {ID: "sg-500", VPC: "vpc-0", Ingress: many, Egress: many},
 			{ID: "sg-members", VPC: "vpc-0", Ingress: []vpc.Rule{{Protocol: -1, From: -1, To: -1, Groups: []string{"sg-members"}}}, Egress: all}},
 	}}
-	for i := range 4 {
-		g.cfg.ENIs = append(g.cfg.ENIs, eni(i))
-		if i >= 2 {
-			g.cfg.ENIs[i].Groups = []string{"sg-500"}
+	for i := range 6 {
+		n := eni(i)
+		if i >= 4 {
+			n.VPC, n.Subnet, n.Groups = "vpc-1", "subnet-1", []string{"sg-1"}
+		} else if i >= 2 {
+			n.Groups = []string{"sg-500"}
 		}
+		g.cfg.ENIs = append(g.cfg.ENIs, n)
 	}
 	var err error
 	if g.e, err = vpc.Open(g.opts); err != nil {

@@ -88,8 +88,11 @@ func give(p *control.Plan, in control.Input, region *state.Region, free *state.A
 	node := ""
 	if ci, ok := state.ContainerInstances.Get(in.Read, t.Instance); ok {
 		node = ci.Node
+		if machine, ok := state.Instances.Get(in.Read, ci.EC2InstanceID); ok && node == "" {
+			node = machine.Node
+		}
 	}
-	eni, leases, err := state.NewInterface(free, "eni-"+in.NewID()[:17], subnet, state.InterfaceAddresses{Public: t.Network.AssignPublicIp == "ENABLED"}, in.Now)
+	eni, leases, err := state.NewInterface(free, "eni-"+in.NewID()[:17], subnet, state.InterfaceAddresses{Public: t.Network.AssignPublicIp == "ENABLED" && t.LaunchType == "FARGATE"}, in.Now)
 	switch {
 	case errors.Is(err, state.ErrPoolEmpty):
 		fail(fmt.Sprintf("Unexpected EC2 error while attempting to Create Network Interface with public IP assignment enabled in subnet '%s': InsufficientAddressCapacity", subnet.ID))

@@ -174,6 +174,11 @@ func (p *plan) run(i *state.Instance) {
 		// It is being rebooted, which AWS shows as running.
 	default:
 		i.State = pending
+		// Its node tries again; meanwhile it is seen why.
+		i.StateCode, i.StateMessage = "", ""
+		if i.Failure != "" {
+			i.StateCode, i.StateMessage = "Server.InternalError", "Server.InternalError: "+i.Failure
+		}
 	}
 }
 

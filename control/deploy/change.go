@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/control"
+	"github.com/berth-run/berth/control/place/fill"
 	"github.com/berth-run/berth/control/place/fleet"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
@@ -44,7 +45,7 @@ func (r *rollout) start(n, replaced int, p launch) {
 		placed[t.CapacityProvider]++
 	}
 	var names []string
-	lack, noPlace := false, false
+	lack, noPlace := false, []fill.Refusal(nil)
 	for range min(n, burst) {
 		provider := state.NextProvider(p.strategy, placed)
 		placed[provider]++
@@ -54,8 +55,8 @@ func (r *rollout) start(n, replaced int, p launch) {
 		}
 		if t.LaunchType == string(ecs.LaunchTypeEc2) && provider == "" {
 			d := fleet.Demand(r.in.Read, t, td, r.svc.PlacementConstraints, r.svc.PlacementStrategy)
-			if noPlace = !r.places.hold().Take(r.in.Read, t, d); noPlace {
-				r.unplaced(r.places.hold().Refusals(t.Cluster, d))
+			if h := r.places.hold(); !h.Take(r.in.Read, t, d) {
+				noPlace = append([]fill.Refusal{}, h.Refusals(t.Cluster, d)...)
 				break
 			}
 		}
@@ -63,10 +64,12 @@ func (r *rollout) start(n, replaced int, p launch) {
 		names = append(names, "(task "+t.ID+")")
 	}
 	r.room(!lack)
-	if !noPlace {
+	r.started(names, replaced)
+	if noPlace != nil {
+		r.unplaced(noPlace)
+	} else {
 		r.svc.SaidNoPlace = state.Said{}
 	}
-	r.started(names, replaced)
 }
 
 // started says which tasks were started, and how many of them stand in for

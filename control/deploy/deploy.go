@@ -279,7 +279,9 @@ func (r *rollout) roll() {
 	blocked := map[string]int{}
 
 	// Too many: older deployments go first, below; then the primary's own.
-	if extra := len(good) - desired; extra > 0 {
+	if r.svc.Rebalancing = r.svc.Rebalancing && len(good) > desired; r.svc.Rebalancing && len(good) == desired+1 && r.ready(good) < len(good) {
+		// What was started in another zone is not healthy yet.
+	} else if extra := len(good) - desired; extra > 0 {
 		blocked[p.ID] = r.scaleIn(good, extra, p.ID)
 		good, _ = r.leaving(r.live(func(t *state.Task) bool { return mine(t) && !slices.Contains(sick, t) }))
 	}
@@ -566,6 +568,7 @@ func (r *rollout) complete() {
 		r.svc.LastCompleted = &c
 	}
 	r.steady()
+	r.rebalance()
 }
 
 // steady says so, and again every few hours while it lasts.

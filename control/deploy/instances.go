@@ -1,7 +1,12 @@
 package deploy
 
 import (
+	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/wire"
@@ -215,6 +220,10 @@ func (r *rollout) everywhere() {
 			stop(t, scaling)
 		}
 	}
+	if s := r.spare(); s != nil {
+		// Nothing of it is started again: it leaves with its last task.
+		s.DesiredCount = len(r.live(func(t *state.Task) bool { return t.Deployment == s.ID }))
+	}
 	occupied := map[string]bool{}
 	for _, t := range r.all() {
 		if t.LastStatus != state.Stopped {
@@ -244,6 +253,91 @@ func (r *rollout) everywhere() {
 		r.svc.SaidNoPlace = state.Said{}
 	}
 	r.started(names, 0)
+}
+
+// rebalance starts a task in the zone that has too few of the service's, once
+// it is in its steady state. When that is healthy there is one too many, and the
+// scaling in takes it from the zone that has most.
+func (r *rollout) rebalance() {
+	p := r.primary()
+	_, ceiling := r.bounds()
+	if r.svc.AvailabilityZoneRebalancing != string(ecs.AvailabilityZoneRebalancingEnabled) || r.svc.SchedulingStrategy == daemon ||
+		p.LaunchType != string(ecs.LaunchTypeEc2) || r.svc.Rebalancing || r.svc.DesiredCount == 0 {
+		return
+	}
+	counts := map[string]int{}
+	for i := range state.ContainerInstances.By(r.in.Read, "cluster", r.svc.Cluster) {
+		if !i.Hidden && i.Status == "ACTIVE" && i.AgentConnected {
+			zone, _ := i.Attribute(fleet.Zone)
+			counts[zone] = 0
+		}
+	}
+	if p.Network != nil && p.Network.AwsvpcConfiguration != nil {
+		with := map[string]int{}
+		for _, id := range p.Network.AwsvpcConfiguration.Subnets {
+			if s, ok := state.Subnets.Get(r.in.Read, id); ok {
+				if _, ok := counts[s.Zone]; ok {
+					with[s.Zone] = 0
+				}
+			}
+		}
+		counts = with
+	}
+	for _, t := range r.live(func(*state.Task) bool { return true }) {
+		counts[t.Zone]++
+	}
+	zones := slices.Sorted(maps.Keys(counts))
+	if len(zones) < 2 {
+		return
+	}
+	least, most := zones[0], zones[0]
+	var list []string
+	for _, z := range zones {
+		if counts[z] < counts[least] {
+			least = z
+		}
+		if counts[z] > counts[most] {
+			most = z
+		}
+		list = append(list, fmt.Sprintf("%d tasks in %s", counts[z], z))
+	}
+	say := func(m string) {
+		if said := &r.svc.SaidBalance; said.Message != m || !said.At.Add(again).After(r.in.Now) {
+			*said = state.Said{Message: m, At: r.in.Now}
+			r.event(m)
+		}
+	}
+	if counts[most]-counts[least] <= 1 {
+		if r.svc.SaidBalance.Message != "" {
+			say("is AZ balanced with " + strings.Join(list, ", ") + ".")
+		}
+		return
+	}
+	if r.svc.DesiredCount+1 > ceiling {
+		return
+	}
+	td, ok := state.TaskDefinitions.Get(r.in.Read, p.TaskDefinition)
+	cluster, have := state.Clusters.Get(r.in.Read, r.svc.Cluster)
+	if !ok || !have {
+		return
+	}
+	var network *ecs.AwsVpcConfiguration
+	if p.Network != nil {
+		network = p.Network.AwsvpcConfiguration
+	}
+	t := r.task(cluster, td, network, launch{p.ID, p.TaskDefinition, p.Network, p.LaunchType, p.PlatformVersion, p.PlatformFamily, nil}, "")
+	d := fleet.Demand(r.in.Read, t, td, r.svc.PlacementConstraints, r.svc.PlacementStrategy)
+	d.Zones = least
+	if !r.places.hold().Take(r.in.Read, t, d) {
+		say("is unable to place a task in " + least + " because no container instance met all of its requirements.")
+		r.wakeAt(r.in.Now.Add(crowded))
+		return
+	}
+	say("is not AZ balanced with " + strings.Join(list, ", ") + ". AZ Rebalancing in progress.")
+	r.changed[t.ARN] = t
+	r.svc.Rebalancing = true
+	r.svc.SteadyAt = time.Time{}
+	r.event("has started 1 tasks in " + least + " to AZ Rebalance: (task " + t.ID + ").")
 }
 
 // replicas reports whether tasks of services that are no daemons are on an instance.

@@ -139,3 +139,44 @@ func TestInterfaceGoesWithItsTask(t *testing.T) {
 		t.Error("an interface that is no task's goes")
 	}
 }
+
+// TestHostGone: the tasks of an instance that was stopped or terminated end in
+// AWS's words; one that was terminated is deregistered, one that runs is left alone.
+func TestHostGone(t *testing.T) {
+	for _, c := range []struct{ state, status, reason string }{
+		{"running", "ACTIVE", ""}, {"stopping", "ACTIVE", ""},
+		{"stopped", "ACTIVE", "Host EC2 (instance i-1) stopped."},
+		{"terminated", "INACTIVE", "Host EC2 (instance i-1) terminated."},
+	} {
+		db := store.OpenMemory()
+		defer db.Close()
+		if err := db.Update(t.Context(), func(tx *store.Tx) error {
+			state.Instances.Put(tx, &state.Instance{ID: "i-1", State: c.state})
+			state.ContainerInstances.Put(tx, &state.ContainerInstance{ARN: "ci", EC2InstanceID: "i-1", Status: "ACTIVE", AgentConnected: true})
+			state.Tasks.Put(tx, &state.Task{ARN: "plain", Instance: "ci", LastStatus: state.Running, DesiredStatus: state.Running, Containers: []state.Container{{Name: "a", LastStatus: state.Running}}})
+			state.Tasks.Put(tx, &state.Task{ARN: "eni", Instance: "ci", ENI: "eni-1", LastStatus: state.Pending, DesiredStatus: state.Running})
+			state.NetworkInterfaces.Put(tx, &state.NetworkInterface{ID: "eni-1", Task: "eni", Attached: true})
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			p := Plan(control.Input{Read: db.Snapshot(), All: true, Now: now})
+			if ok, err := control.Apply(t.Context(), db, p); !ok || err != nil {
+				t.Fatalf("%s: apply: %v %v", c.state, ok, err)
+			}
+		}
+		r := db.Snapshot()
+		plain, _ := state.Tasks.Get(r, "plain")
+		with, _ := state.Tasks.Get(r, "eni")
+		e, _ := state.NetworkInterfaces.Get(r, "eni-1")
+		ci, _ := state.ContainerInstances.Get(r, "ci")
+		if ci.Status != c.status || plain.StoppedReason != c.reason || with.StoppedReason != c.reason {
+			t.Errorf("%s: instance %s, tasks %q and %q", c.state, ci.Status, plain.StoppedReason, with.StoppedReason)
+		}
+		if gone := c.reason != ""; gone != (plain.LastStatus == state.Stopped && plain.StopCode == "TerminationNotice" && plain.Containers[0].LastStatus == state.Stopped) ||
+			gone != (with.LastStatus == state.Deprovisioning && e.Deleting) {
+			t.Errorf("%s: %+v, %+v, %+v", c.state, plain, with, e)
+		}
+	}
+}

@@ -19,7 +19,7 @@ const batch = 500
 // Controller vacates accounts.
 var Controller = control.Controller{
 	Name:  "vacate",
-	Reads: []store.AnyTable{state.Accounts, state.Services, state.Tasks, state.NetworkInterfaces, state.ContainerInstances},
+	Reads: []store.AnyTable{state.Accounts, state.Services, state.Tasks, state.NetworkInterfaces, state.ContainerInstances, state.Instances},
 	Plan:  Plan,
 }
 
@@ -82,6 +82,20 @@ func stop(p *control.Plan, in control.Input, account string) (running bool) {
 			control.Put(p, state.Tasks, t.ARN, t, n)
 		}
 	}
+	for i := range state.Instances.By(in.Read, "account", account) {
+		if i.State == "terminated" {
+			continue
+		}
+		if full() {
+			return running
+		}
+		running = true
+		if i.Want != state.InstanceTerminated {
+			n := *i
+			n.Want, n.State, n.TransitionReason = state.InstanceTerminated, "shutting-down", reason
+			control.Put(p, state.Instances, i.ID, i, &n)
+		}
+	}
 	for e := range state.NetworkInterfaces.All(in.Read) {
 		if e.Account != account {
 			continue
@@ -90,13 +104,23 @@ func stop(p *control.Plan, in control.Input, account string) (running bool) {
 			return running
 		}
 		running = true
-		if e.Task == "" && !e.Deleting {
+		// An interface of an instance that has not ended yet still carries what it says.
+		if e.Task == "" && !e.Deleting && !attached(in.Read, e) {
 			n := *e
 			n.Deleting = true
 			control.Put(p, state.NetworkInterfaces, e.ID, e, &n)
 		}
 	}
 	return running
+}
+
+// attached reports whether an instance that has not ended has the interface.
+func attached(r store.Reader, e *state.NetworkInterface) bool {
+	if e.Attachment == nil {
+		return false
+	}
+	i, ok := state.Instances.Get(r, e.Attachment.Instance)
+	return ok && i.State != "terminated"
 }
 
 // forget deletes rows, and when there are none left the account.

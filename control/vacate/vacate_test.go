@@ -86,6 +86,8 @@ func shaped(row any, account string) {
 		r.ARN, r.Service = arn("ecs", "task/c/t"), arn("ecs", "service/c/s")
 		r.Instance, r.ENI = arn("ecs", "container-instance/c/i"), "eni-"+account
 		r.LastStatus, r.DesiredStatus = state.Running, state.Running
+	case *state.Instance:
+		r.ID, r.State, r.Want = "i-"+account, "running", "running"
 	case *state.NetworkInterface:
 		r.ID, r.Task, r.Node = "eni-"+account, arn("ecs", "task/c/t"), "n1"
 		r.Subnet, r.Address = "subnet-"+account, netip.MustParseAddr("172.31.0.4")
@@ -166,6 +168,14 @@ func world(t *testing.T, db *store.DB) (busy bool) {
 				n := k.Clone()
 				n.Advance(state.Deprovisioning)
 				state.Tasks.Put(tx, n)
+				busy = true
+			}
+		}
+		for i := range state.Instances.All(tx) {
+			if i.Want == state.InstanceTerminated && i.State != "terminated" {
+				n := *i
+				n.State = "terminated"
+				state.Instances.Put(tx, &n)
 				busy = true
 			}
 		}
@@ -313,6 +323,9 @@ func TestUnreachableMachine(t *testing.T) {
 		}
 		for e := range state.NetworkInterfaces.All(tx) {
 			state.NetworkInterfaces.Delete(tx, e.ID)
+		}
+		for i := range state.Instances.All(tx) {
+			state.Instances.Delete(tx, i.ID) // one of ours would be waited for
 		}
 		return nil
 	})

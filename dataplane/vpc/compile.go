@@ -74,6 +74,7 @@ type chain struct {
 	base    string   // hook declaration of a base chain
 	lines   []string // literal rules
 	clauses []clause // rules of a group chain
+	spans   []span   // its further rules, by port
 	jumps   []string // targets of a profile chain
 }
 
@@ -166,9 +167,14 @@ func compile(in input, fam family) *ruleset {
 			continue
 		}
 		members[id] = add(memberSet(id), fam.address(), "")
-		rs.chains = append(rs.chains,
-			&chain{name: groupChain(id, true), clauses: clauses(g.Ingress, true, fam)},
-			&chain{name: groupChain(id, false), clauses: clauses(g.Egress, false, fam)})
+		for _, in := range []bool{true, false} {
+			rules := g.Egress
+			if in {
+				rules = g.Ingress
+			}
+			c, below := spread(groupChain(id, in), clauses(rules, in, fam))
+			rs.chains = append(append(rs.chains, c), below...)
+		}
 	}
 	// A rule may name a group of a peer, or one that is not here; its set exists, if only to be empty.
 	foreign := map[string]bool{}
@@ -279,6 +285,9 @@ func compile(in input, fam family) *ruleset {
 	for _, name := range slices.Sorted(maps.Keys(profiles)) {
 		rs.chains = append(rs.chains, profiles[name])
 	}
+	f.gateway = fam == ipv4 && slices.ContainsFunc(v.RouteTables, func(t RouteTable) bool {
+		return slices.ContainsFunc(t.Routes, func(r Route) bool { return r.Target == InternetGateway && r.Destination.Addr().Is4() })
+	})
 	compileLogs(rs, f.logged)
 	slices.SortFunc(rs.sets, func(a, b *set) int { return cmp.Compare(a.name, b.name) })
 	rs.chains = append(rs.chains, f.chains(fam)...)
@@ -380,6 +389,7 @@ type features struct {
 	logged    []iface
 	acls      bool
 	endpoints bool
+	gateway   bool // a route leads to the internet gateway
 }
 
 // chains are the base chains and those they share.
@@ -412,7 +422,9 @@ func (f features) chains(fam family) []*chain {
 		raw = append(raw, `icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 ip6 saddr { ::, fe80::/64 } accept`)
 	}
 	out = append(out, &chain{name: "from-link", base: "type filter hook prerouting priority raw; policy drop;", lines: raw})
-	if fam == ipv4 {
+	// The kernel prepares every flow for translation as soon as one chain may ask for it.
+	translates := f.gateway || f.endpoints
+	if translates {
 		out = append(out, &chain{name: "from-gateway", base: "type nat hook prerouting priority dstnat; policy accept;", lines: []string{
 			`iifname "uplink" dnat to ip daddr map @public`,
 		}})
@@ -437,21 +449,22 @@ func (f features) chains(fam family) []*chain {
 			out = append(out, &chain{name: deniedChain(in), lines: slices.Concat(when(logs, logLine(byACL, in)), []string{"drop"})})
 		}
 	}
-	var edges []string
+	var edges, exits []string
 	for _, p := range f.peers {
 		edges = append(edges, `"`+peerName(p.ID)+`"`)
 	}
-	edges = append(edges, `"uplink"`)
-	slices.Sort(edges)
-	gates := strings.Join(edges, ", ")
-	if len(edges) > 1 {
-		gates = "{ " + gates + " }"
+	exits = edges
+	if fam == ipv6 || translates {
+		// Without the gateway nothing leaves by it.
+		exits = append(slices.Clone(edges), `"uplink"`)
 	}
+	edges = append(edges, `"uplink"`)
 	out = append(out, &chain{name: admittedChain, lines: slices.Concat(
 		when(logs, logLine(accepted, false)),
 		when(f.acls, `oifname vmap @`+aclIngressMap),
 		when(logs || f.acls, `ct state established,related accept`),
-		[]string{`oifname ` + gates + ` accept`, `oifname vmap @` + ingressMap},
+		when(len(exits) > 0, `oifname `+anyOf(exits)+` accept`),
+		[]string{`oifname vmap @` + ingressMap},
 		when(logs, logLine(byGroup, true)),
 		[]string{"drop"})})
 
@@ -472,14 +485,14 @@ func (f features) chains(fam family) []*chain {
 		forward = append(forward, `iifname "uplink" ip6 daddr != @`+inboundSet+` drop`)
 	}
 	forward = slices.Concat(forward,
-		[]string{`iifname ` + gates + ` goto ` + admittedChain, `iifname vmap @` + egressMap},
+		[]string{`iifname ` + anyOf(edges) + ` goto ` + admittedChain, `iifname vmap @` + egressMap},
 		when(logs, logLine(byGroup, false)))
 	out = append(out, &chain{name: "between-links", base: "type filter hook forward priority filter; policy drop;", lines: forward})
 
 	if logs {
 		out = append(out, &chain{name: "received", base: "type filter hook forward priority 10; policy accept;", lines: []string{logLine(accepted, true)}})
 	}
-	if fam == ipv4 {
+	if translates {
 		gateway := slices.Concat(
 			when(f.endpoints, fmt.Sprintf(`oifname "uplink" meta mark %s snat to %s`, apiTable.text(), f.api.source)),
 			[]string{
@@ -491,6 +504,14 @@ func (f features) chains(fam family) []*chain {
 		out = append(out, &chain{name: "to-gateway", base: "type nat hook postrouting priority srcnat; policy accept;", lines: gateway})
 	}
 	return out
+}
+
+// anyOf is one or several names as nftables writes them.
+func anyOf(names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	return "{ " + strings.Join(slices.Sorted(slices.Values(names)), ", ") + " }"
 }
 
 // prefixText is the prefixes of a family as nftables writes them.

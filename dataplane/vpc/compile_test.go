@@ -107,6 +107,56 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// TestGoldenOfEverything has what costs nothing where it is not: network ACLs, flow logs, peers, endpoints, NAT, IPv6,
+// a group of many rules.
+func TestGoldenOfEverything(t *testing.T) {
+	v, enis, groups := example()
+	v.CIDRs = append(v.CIDRs, netip.MustParsePrefix("172.20.0.0/24"), netip.MustParsePrefix("2001:db8:0:100::/56"))
+	v.Subnets[0].IPv6, v.Subnets[0].ACL = netip.MustParsePrefix("2001:db8:0:100::/64"), "acl-1"
+	v.ACLs = []NetworkACL{{ID: "acl-1", Entries: entries("in deny 6 22-22 0.0.0.0/0", "in allow -1 0-0 0.0.0.0/0", "out allow 6 1024-65535 10.0.0.0/8", "in allow 58 128--1 ::/0", "out allow 6 443-443 ::/0")}}
+	v.Peers = []Peer{{ID: "pcx-0123456789abcdef0", VPC: "vpc-b", CIDRs: prefixes("10.1.0.0/16", "2001:db8:0:200::/56")}}
+	v.RouteTables[0].Routes = append(v.RouteTables[0].Routes,
+		Route{Destination: netip.MustParsePrefix("10.1.0.0/16"), Target: Peering, TargetID: "pcx-0123456789abcdef0"},
+		Route{Destination: netip.MustParsePrefix("::/0"), Target: InternetGateway})
+	v.RouteTables[1].Routes = append(v.RouteTables[1].Routes,
+		Route{Destination: netip.MustParsePrefix("0.0.0.0/0"), Target: Interface, TargetID: "eni-0123456789abcdef5"},
+		Route{Destination: netip.MustParsePrefix("::/0"), Target: EgressOnly})
+	enis[0].IPv6, enis[0].FlowLog = []netip.Addr{netip.MustParseAddr("2001:db8:0:100::10")}, true
+	enis[1].Secondary = []Address{{Private: netip.MustParseAddr("10.0.0.111"), Public: netip.MustParseAddr("198.18.0.111")}}
+	l := &lab{}
+	l.add("eni-0123456789abcdef5", "vpc-a", "subnet-a1", "10.0.0.50", "198.18.0.50")
+	l.add("eni-0123456789abcdef6", "vpc-a", "subnet-a3", "10.0.2.60", "", "sg-db")
+	l.cfg.ENIs[0].Serves, l.cfg.ENIs[1].Serves = ServesNAT, ServesAPI
+	enis = append(enis, l.cfg.ENIs...)
+	many := SecurityGroup{ID: "sg-many", VPC: "vpc-a"}
+	for i := range 20 {
+		many.Ingress = append(many.Ingress, Rule{Protocol: 6, From: 100 * i, To: 100*i + 110, CIDRs: prefixes(fmt.Sprintf("10.0.%d.0/24", i/5), "2001:db8::/32"), Groups: []string{"sg-b"}})
+	}
+	groups["sg-many"] = many
+	here := map[string]ENI{}
+	for _, n := range enis {
+		here[n.ID] = n
+	}
+	a := api{netip.MustParseAddrPort("198.18.0.0:4566"), netip.MustParseAddr("169.254.16.1")}
+	in := input{vpc: v, enis: enis, groups: groups, api: a}
+	golden(t, "everything.nft", render(compile(in, ipv4)))
+	golden(t, "everything6.nft", render(compile(in, ipv6)))
+	golden(t, "everything.ip", layoutOf(v, here, map[string]bool{"pcx-0123456789abcdef0": true}).withAPI(a.address.Addr()).String())
+	golden(t, "machine6.nft", renderHost6(Options{Region: "7e57"}))
+	golden(t, "nat.nft", renderService(l.cfg.ENIs[0], a))
+	golden(t, "endpoint.nft", renderService(l.cfg.ENIs[1], a))
+	// From nothing of it to all of it and back, in the kernel.
+	plainVPC, plainENIs, plainGroups := example()
+	plain := compile(input{vpc: plainVPC, enis: plainENIs, groups: plainGroups}, ipv4)
+	defer exec.Command("nft", "delete", "table", "ip", vpcTable).Run()
+	full := compile(in, ipv4)
+	for _, script := range []string{render(plain), compare(plain, full).script(), compare(full, plain).script(), render(full)} {
+		if err := runNft(nil, script); err != nil {
+			t.Fatalf("%v\n%s", err, script)
+		}
+	}
+}
+
 type packet struct {
 	protocol, port, kind, code int
 	from, to                   netip.Addr
@@ -128,7 +178,13 @@ func (rs *ruleset) evaluate(link string, p packet, ingress bool) bool {
 		return false
 	}
 	for _, j := range rs.chain(target).jumps {
-		for _, c := range rs.chain(j).clauses {
+		tried := slices.Clone(rs.chain(j).clauses)
+		for _, s := range rs.chain(j).spans {
+			if s.protocol == p.protocol && s.from <= p.port && p.port <= s.to {
+				tried = append(tried, rs.chain(s.chain).clauses...)
+			}
+		}
+		for _, c := range tried {
 			if c.ingress != ingress {
 				panic("clause in the wrong chain")
 			}
@@ -262,6 +318,13 @@ func drawConfig(t *rapid.T) ([]ENI, map[string]SecurityGroup) {
 }
 
 func TestMeaning(t *testing.T) {
+	t.Run("rule by rule", meaning)
+	defer func(n int) { linearRules = n }(linearRules)
+	linearRules = 0
+	t.Run("by port", meaning)
+}
+
+func meaning(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		enis, groups := drawConfig(t)
 		rs := compile(input{vpc: vpcA(), enis: enis, groups: groups}, ipv4)
@@ -295,7 +358,9 @@ func TestKernelAgrees(t *testing.T) {
 	defer conn.CloseLasting()
 	defer exec.Command("nft", "delete", "table", "ip", vpcTable).Run()
 	rounds := 0
+	defer func(n int) { linearRules = n }(linearRules)
 	rapid.Check(t, func(t *rapid.T) {
+		linearRules = rounds % 2 * 16
 		if rounds++; rounds > 25 {
 			return // each costs several runs of nft
 		}

@@ -92,6 +92,8 @@ func routerSysctls() error {
 		{"ipv4/ip_forward", "1"},
 		{"ipv4/conf/all/rp_filter", "0"},
 		{"ipv4/conf/default/rp_filter", "0"}, // the ruleset checks sources, by interface
+		{"ipv4/conf/all/accept_local", "1"},  // so that the kernel does not look up each packet's source as well
+		{"ipv4/ip_early_demux", "0"},         // nor a socket for it: what passes here is seldom ours
 		{"ipv4/conf/default/proxy_arp", "1"},
 		{"ipv4/neigh/default/proxy_delay", "0"}, // the kernel's default waits up to 0.8 s
 		{"ipv4/conf/all/send_redirects", "0"},

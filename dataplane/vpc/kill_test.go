@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -36,10 +37,33 @@ func churn(dir string) {
 			}
 			l.add(fmt.Sprintf("eni-churn-%d-%d", i, rand.IntN(1000)), "vpc-a", "subnet-a2", fmt.Sprintf("10.0.1.%d", 30+i), public, "sg-open")
 		}
-		if rand.IntN(4) == 0 {
-			v := vpcA()
-			v.ID, v.Subnets, v.RouteTables = "vpc-churn", nil, nil
-			l.cfg.VPCs = append(slices.Clone(steady.VPCs), v)
+		l.cfg.VPCs = slices.Clone(steady.VPCs)
+		a := &l.cfg.VPCs[0]
+		if rand.IntN(3) == 0 {
+			// Another VPC, with IPv6, a NAT gateway and an endpoint, joined to the first.
+			v := second("vpc-churn", "10.1.0.0/16")
+			v.CIDRs = append(v.CIDRs, prefix("2001:db8:0:200::/56"))
+			v.Subnets[0].IPv6 = prefix("2001:db8:0:200::/64")
+			v.Peers = []Peer{{ID: "pcx-churn", VPC: "vpc-a", CIDRs: a.CIDRs}}
+			v.RouteTables[0].Routes = []Route{{Destination: prefix("0.0.0.0/0"), Target: Interface, TargetID: "eni-churn-nat"}, {Destination: prefix("::/0"), Target: InternetGateway}}
+			a.Peers = []Peer{{ID: "pcx-churn", VPC: v.ID, CIDRs: v.CIDRs}}
+			l.cfg.VPCs = append(l.cfg.VPCs, v)
+			l.add("eni-churn-nat", v.ID, "subnet-churn", "10.1.0.10", "198.18.0.40")
+			l.add("eni-churn-api", v.ID, "subnet-churn", "10.1.0.11", "")
+			l.cfg.ENIs[len(l.cfg.ENIs)-2].Serves, l.cfg.ENIs[len(l.cfg.ENIs)-1].Serves = ServesNAT, ServesAPI
+			l.add("eni-churn-six", v.ID, "subnet-churn", "10.1.0.12", "")
+			l.cfg.ENIs[len(l.cfg.ENIs)-1].IPv6 = []netip.Addr{netip.MustParseAddr("2001:db8:0:200::12")}
+		}
+		if rand.IntN(2) == 0 {
+			// A second device, and secondary addresses, of what others talk to.
+			l.add("eni-churn-device", "vpc-a", "subnet-a2", "10.0.1.99", "", "sg-open")
+			l.cfg.ENIs[len(l.cfg.ENIs)-1].In, l.cfg.ENIs[len(l.cfg.ENIs)-1].Device = "eni-1", 1
+			l.cfg.ENIs[0].Secondary = []Address{{Private: netip.MustParseAddr("10.0.0.99")}}
+		}
+		if rand.IntN(2) == 0 {
+			l.cfg.ENIs[1].FlowLog = true
+			a.Subnets = slices.Clone(a.Subnets)
+			a.Subnets[1].ACL, a.ACLs = "acl-churn", []NetworkACL{{ID: "acl-churn"}}
 		}
 		if rand.IntN(3) == 0 {
 			l.cfg.Groups = append(slices.Clone(steady.Groups), open(fmt.Sprintf("sg-churn-%d", rand.IntN(3)), "vpc-a"))
@@ -121,10 +145,16 @@ func TestKilled(t *testing.T) {
 	if want := []string{"eni-1", "eni-1.ready", "eni-2", "eni-2.ready", "vpc-a"}; !slices.Equal(names, want) {
 		t.Errorf("namespaces and markers %q, want %q", names, want)
 	}
+	if out := l.run("eni-1", "ip -o link; ip -o addr"); strings.Contains(out, "eth1") || strings.Contains(out, "10.0.0.99") {
+		t.Errorf("in eni-1: %s", out)
+	}
+	if out := l.run("vpc-a", "nft list ruleset; ip route show table all"); strings.Contains(out, "churn") || strings.Contains(out, "logged") || strings.Contains(out, "10.0.1.99") {
+		t.Errorf("in vpc-a: %s", out)
+	}
 	err = l.in("vpc-a", func() error {
 		links, err := net.Interfaces()
 		for _, i := range links {
-			if !slices.Contains([]string{"lo", "uplink", linkName("eni-1"), linkName("eni-2")}, i.Name) && strings.HasPrefix(i.Name, "e") {
+			if !slices.Contains([]string{"lo", "uplink", linkName("eni-1"), linkName("eni-2")}, i.Name) && (strings.HasPrefix(i.Name, "e") || strings.HasPrefix(i.Name, peerPrefix)) {
 				t.Errorf("link %s is left", i.Name)
 			}
 		}

@@ -46,7 +46,7 @@ func newLab(t *testing.T) *lab {
 }
 
 func labOptions(dir string) Options {
-	return Options{Region: "7e57", RunDir: dir, PublicPool: netip.MustParsePrefix("198.18.0.0/24")}
+	return Options{Region: "7e57", RunDir: dir, PublicPool: netip.MustParsePrefix("198.18.0.0/24"), APIPort: 4701}
 }
 
 func labConfig() Config {

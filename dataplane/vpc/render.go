@@ -59,6 +59,7 @@ func (c *chain) rules() []string {
 	for _, cl := range c.clauses {
 		out = append(out, cl.text())
 	}
+	out = append(out, spanRules(c.spans)...)
 	for _, j := range c.jumps {
 		out = append(out, "jump "+j)
 	}

@@ -339,9 +339,6 @@ func TestPeering(t *testing.T) {
 
 func TestEndpoint(t *testing.T) {
 	l := newLab(t)
-	l.e.Close()
-	l.opts.APIPort = 4701
-	l.open()
 	// Another VPC with the same range, an endpoint at the same address and another client behind it.
 	o := vpcA()
 	o.ID, o.Subnets, o.RouteTables = "vpc-o", []Subnet{{ID: "subnet-o", CIDR: prefix("10.0.2.0/24"), RouteTable: "rtb-o"}}, []RouteTable{{ID: "rtb-o"}}

@@ -29,6 +29,7 @@ import (
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/iam"
 	"github.com/berth-run/berth/aws/logs"
+	"github.com/berth-run/berth/aws/ssm"
 	"github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/docs"
@@ -42,6 +43,7 @@ var services = map[string]*wire.Service{
 	"ecs":         ecs.NewService(ecs.Unimplemented{}),
 	"iam":         iam.NewService(iam.Unimplemented{}),
 	"logs":        logs.NewService(logs.Unimplemented{}),
+	"ssm":         ssm.NewService(ssm.Unimplemented{}),
 	"sts":         sts.NewService(sts.Unimplemented{}),
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -23,6 +24,8 @@ const (
 	stopGrace = 25 * time.Second
 	// goneGrace is the same for one that is terminated.
 	goneGrace = 5 * time.Second
+	// outputGrace is how long the output of an instance that has ended may go on.
+	outputGrace = 2 * time.Second
 	// consolePace is how often at most the console is told of.
 	consolePace = 300 * time.Millisecond
 )
@@ -63,11 +66,12 @@ type instance struct {
 	// Of the goroutine of live alone.
 	created bool
 	readers sync.WaitGroup
+	hangUp  func() // stops reading its output
 	helper  *helper
 }
 
 func newInstance(m *Manager, id string) *instance {
-	return &instance{m: m, id: id, kick: make(chan struct{}, 1), exits: make(chan runtime.Event, 8), console: console{changed: make(chan struct{}, 1)}}
+	return &instance{m: m, id: id, kick: make(chan struct{}, 1), exits: make(chan runtime.Event, 8), hangUp: func() {}, console: console{changed: make(chan struct{}, 1)}}
 }
 
 func (i *instance) want(w *fabric.Instance) {
@@ -78,6 +82,12 @@ func (i *instance) want(w *fabric.Instance) {
 	if !same {
 		i.poke()
 	}
+}
+
+func (i *instance) runsHere() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.up
 }
 
 func (i *instance) unwanted() bool {
@@ -385,18 +395,22 @@ func (i *instance) stop(ctx context.Context, c Containers, grace time.Duration) 
 			return err
 		}
 		limit := time.NewTimer(s.wait)
-		select {
-		case <-ctx.Done():
-			limit.Stop()
-			return errEnded
-		case e := <-i.exits:
-			limit.Stop()
-			i.exited(ctx, c, e, true)
-			if tasks != nil {
-				return signalAll(ctx, tasks, syscall.SIGKILL)
+		defer limit.Stop()
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return errEnded
+			case e := <-i.exits:
+				if i.exited(ctx, c, e, true); i.runsHere() {
+					continue // it was of an earlier boot
+				}
+				if tasks != nil {
+					return signalAll(ctx, tasks, syscall.SIGKILL)
+				}
+				return nil
+			case <-limit.C:
+				waiting = false
 			}
-			return nil
-		case <-limit.C:
 		}
 	}
 	return fmt.Errorf("instance %s does not end", i.id)
@@ -405,16 +419,24 @@ func (i *instance) stop(ctx context.Context, c Containers, grace time.Duration) 
 // exited works in the end of the first process.
 func (i *instance) exited(ctx context.Context, c Containers, e runtime.Event, asked bool) {
 	i.mu.Lock()
-	if !i.up || e.Pid != 0 && i.rec.Pid != 0 && e.Pid != i.rec.Pid {
-		i.mu.Unlock()
+	up, pid := i.up, i.rec.Pid
+	i.mu.Unlock()
+	if !up || e.Pid != 0 && e.Pid != pid {
 		return // told before
 	}
+	if e.Pid == 0 && i.runs(ctx, c) {
+		return // of a boot before, of which nobody knows the process any more
+	}
+	i.mu.Lock()
 	i.conclude(e.ExitCode)
 	if asked {
 		i.rec.Phase, i.rec.Ended = phaseEnded, ""
 	}
 	i.mu.Unlock()
-	i.readers.Wait() // its output has ended with it
+	// Its output has ended with it, unless somebody else got hold of it.
+	late := time.AfterFunc(outputGrace, i.hangUp)
+	i.readers.Wait()
+	late.Stop()
 	i.keepConsole()
 	if err := i.save(); err != nil {
 		i.m.log.Error("state of an instance not kept", "instance", i.id, "err", err)
@@ -429,6 +451,12 @@ func (i *instance) exited(ctx context.Context, c Containers, e runtime.Event, as
 		}
 	}
 	i.report()
+}
+
+// runs asks the runtime. What it cannot tell is taken for an end.
+func (i *instance) runs(ctx context.Context, c Containers) bool {
+	list, err := c.List(ctx, nil)
+	return err == nil && slices.ContainsFunc(list, func(r runtime.Container) bool { return r.ID == i.id && r.Status == runtime.StatusRunning })
 }
 
 // signalAll sends a signal to every container of a runtime that runs.
@@ -497,7 +525,8 @@ func (i *instance) listen(ctx context.Context, c Containers) {
 		i.m.log.Error("console of an instance", "instance", i.id, "err", err)
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { out.Close() })
+	i.hangUp = func() { out.Close() }
+	stop := context.AfterFunc(ctx, i.hangUp)
 	var both sync.WaitGroup
 	both.Go(func() {
 		buf := make([]byte, 8<<10)

@@ -201,6 +201,20 @@ func noEntry(number int) error {
 	return bad("InvalidNetworkAclEntry.NotFound", "The specified network acl entry '%d' does not exist.", number)
 }
 
+func hasIPv6(r store.Reader, vpc string) bool {
+	v, ok := state.VPCs.Get(r, vpc)
+	return ok && len(v.IPv6) > 0
+}
+
+// entriesOf are an ACL's entries. A default one that nobody has changed lets
+// through what its VPC has.
+func entriesOf(r store.Reader, a *state.NetworkACL) []state.ACLEntry {
+	if a.Default && a.Entries == nil {
+		return state.OpenACL(hasIPv6(r, a.VPC))
+	}
+	return a.Entries
+}
+
 // changeACL changes the entries of an ACL. at is where the entry is, -1 if it is not there.
 func (e *EC2) changeACL(ctx context.Context, id string, number int, egress bool, change func(tx *store.Tx, a *state.NetworkACL, es []state.ACLEntry, at int) ([]state.ACLEntry, error)) error {
 	return e.DB.Update(ctx, func(tx *store.Tx) error {
@@ -208,7 +222,7 @@ func (e *EC2) changeACL(ctx context.Context, id string, number int, egress bool,
 		if err != nil {
 			return err
 		}
-		es := slices.Clone(a.Numbered())
+		es := slices.Clone(entriesOf(tx, a))
 		at := slices.IndexFunc(es, func(x state.ACLEntry) bool { return x.Number == number && x.Egress == egress })
 		if es, err = change(tx, a, es, at); err != nil {
 			return err
@@ -353,14 +367,7 @@ func aclView(r store.Reader, a *state.NetworkACL) api.NetworkAcl {
 			out.Associations = append(out.Associations, api.NetworkAclAssociation{NetworkAclAssociationId: new(aclAssociation(s)), NetworkAclId: new(a.ID), SubnetId: new(s.ID)})
 		}
 	}
-	six := false
-	if v, ok := state.VPCs.Get(r, a.VPC); ok {
-		six = len(v.IPv6) > 0
-	}
-	entries := a.Numbered()
-	if a.Default && a.Entries == nil {
-		entries = state.OpenACL(six)
-	}
+	entries, six := entriesOf(r, a), hasIPv6(r, a.VPC)
 	for _, egress := range []bool{true, false} {
 		for _, x := range entries {
 			if x.Egress != egress {

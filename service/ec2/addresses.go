@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -396,4 +397,30 @@ func (e *EC2) reverse(ctx context.Context, allocation *string, name string) (*ap
 		return nil, err
 	}
 	return &out, nil
+}
+
+// refused says why an address cannot be had, in AWS's words.
+func refused(err error, asked []netip.Addr, s *state.Subnet) error {
+	which := netip.Addr{}
+	for _, a := range asked {
+		if !state.Usable(s, a) || errors.Is(err, state.ErrAddressTaken) {
+			which = a
+			break
+		}
+	}
+	switch {
+	case errors.Is(err, state.ErrSubnetFull):
+		return bad("InsufficientFreeAddressesInSubnet", "There are not enough free addresses in subnet '%s' to satisfy the requested number of addresses.", s.ID)
+	case errors.Is(err, state.ErrPoolEmpty):
+		return bad("InsufficientAddressCapacity", "There are not enough free public addresses.")
+	case errors.Is(err, state.ErrNoIPv6):
+		return bad("InvalidParameterValue", "Subnet '%s' has no associated IPv6 CIDR block", s.ID)
+	case errors.Is(err, state.ErrAddressTaken):
+		return bad("InvalidIPAddress.InUse", "Address %s is in use.", which)
+	case errors.Is(err, state.ErrAddressOutside) && s.CIDR.Contains(which):
+		return bad("InvalidParameterValue", "Address %s is in subnet's reserved address range", which)
+	case errors.Is(err, state.ErrAddressOutside):
+		return bad("InvalidParameterValue", "Address does not fall within the subnet's address range")
+	}
+	return err
 }

@@ -455,3 +455,21 @@ func (e *EC2) DescribeIamInstanceProfileAssociations(ctx context.Context, in *ap
 	})
 	return &api.DescribeIamInstanceProfileAssociationsOutput{IamInstanceProfileAssociations: out, NextToken: next}, err
 }
+
+// ModifyPrivateDnsNameOptions keeps how an instance is to be named inside the
+// VPC; names by address are the only ones that there are.
+func (e *EC2) ModifyPrivateDnsNameOptions(ctx context.Context, in *api.ModifyPrivateDnsNameOptionsInput) (*api.ModifyPrivateDnsNameOptionsOutput, error) {
+	if in.PrivateDnsHostnameType == "resource-name" || wire.Value(in.EnableResourceNameDnsARecord) || wire.Value(in.EnableResourceNameDnsAAAARecord) {
+		return nil, bad("UnsupportedOperation", "Instances are named by their addresses here, not by their ids.")
+	}
+	return &api.ModifyPrivateDnsNameOptionsOutput{Return: new(true)}, e.DB.Update(ctx, func(tx *store.Tx) error {
+		i, err := instance(tx, e.Account(ctx), wire.Value(in.InstanceId))
+		if err != nil {
+			return err
+		}
+		next := *i
+		next.Options.PrivateDnsNameOptions = &api.PrivateDnsNameOptionsRequest{HostnameType: "ip-name", EnableResourceNameDnsARecord: new(false), EnableResourceNameDnsAAAARecord: new(false)}
+		state.Instances.Put(tx, &next)
+		return nil
+	})
+}

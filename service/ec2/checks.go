@@ -19,13 +19,13 @@ type check struct {
 
 // permit makes the check of an action on a resource that is there, with the
 // condition keys that follow from its row.
-func (e *EC2) permit(r store.Reader, account, op string, on check) auth.Check {
-	id := on.id
+func (e *EC2) permit(r store.Reader, account, op string, what check) auth.Check {
+	id := what.id
 	if id == "" {
 		id = "*"
 	}
-	k := auth.Check{Action: "ec2:" + op, Resource: *e.arn(account, on.kind, id), Keys: map[string][]string{"ec2:Region": {e.Region}}}
-	if on.id == "" {
+	k := auth.Check{Action: "ec2:" + op, Resource: *e.arn(account, what.kind, id), Keys: map[string][]string{"ec2:Region": {e.Region}}}
+	if what.id == "" {
 		return k
 	}
 	if res, ok := resourceOf(id); ok && res.look != nil {
@@ -33,7 +33,7 @@ func (e *EC2) permit(r store.Reader, account, op string, on check) auth.Check {
 		if !ok {
 			return k
 		}
-		k.Resource = *e.arn(owner, on.kind, id)
+		k.Resource = *e.arn(owner, what.kind, id)
 		for _, t := range tags {
 			k.Keys["aws:ResourceTag/"+t.Key] = []string{t.Value}
 			k.Keys["ec2:ResourceTag/"+t.Key] = []string{t.Value}
@@ -41,7 +41,7 @@ func (e *EC2) permit(r store.Reader, account, op string, on check) auth.Check {
 	}
 	set := func(key, value string) { k.Keys["ec2:"+key] = []string{value} }
 	vpc := func(owner, id string) string { return *e.arn(owner, "vpc", id) }
-	switch on.kind {
+	switch what.kind {
 	case "network-interface":
 		if n, ok := state.NetworkInterfaces.Get(r, id); ok {
 			set("NetworkInterfaceID", n.ID)
@@ -112,8 +112,8 @@ func (e *EC2) making(account, op, kind string, specs []api.TagSpecification, key
 	return checks
 }
 
-// on lists the resources of a kind with some ids.
-func on(kind string, ids ...string) (out []check) {
+// these are the resources of a kind with some ids.
+func these(kind string, ids ...string) (out []check) {
 	for _, id := range ids {
 		out = append(out, check{kind, id})
 	}
@@ -125,7 +125,7 @@ func given(kind string, id *string) []check {
 	if wire.Value(id) == "" {
 		return nil
 	}
-	return on(kind, *id)
+	return these(kind, *id)
 }
 
 func checksOn[I any](e *EC2, m map[string]func(context.Context, store.Reader, *auth.Caller, any) []auth.Check, op string, of func(r store.Reader, account string, in *I) []check) {
@@ -167,59 +167,59 @@ func (e *EC2) authorizeInterfaces(m map[string]func(context.Context, store.Reade
 
 	checksOfMaking(e, m, "CreateNetworkInterface", eni, func(in *api.CreateNetworkInterfaceInput) []api.TagSpecification { return in.TagSpecifications },
 		func(_ store.Reader, _ string, in *api.CreateNetworkInterfaceInput) ([]check, none) {
-			return append(on("subnet", *in.SubnetId), on(sg, in.Groups...)...), nil
+			return append(these("subnet", *in.SubnetId), these(sg, in.Groups...)...), nil
 		})
 	checksOn(e, m, "DeleteNetworkInterface", func(_ store.Reader, _ string, in *api.DeleteNetworkInterfaceInput) []check {
-		return on(eni, *in.NetworkInterfaceId)
+		return these(eni, *in.NetworkInterfaceId)
 	})
 	checksOn(e, m, "AttachNetworkInterface", func(_ store.Reader, _ string, in *api.AttachNetworkInterfaceInput) []check {
-		return append(on(eni, *in.NetworkInterfaceId), on("instance", *in.InstanceId)...)
+		return append(these(eni, *in.NetworkInterfaceId), these("instance", *in.InstanceId)...)
 	})
 	checksOn(e, m, "DetachNetworkInterface", func(r store.Reader, account string, in *api.DetachNetworkInterfaceInput) []check {
 		n, err := attachmentOf(r, account, *in.AttachmentId)
 		if err != nil {
-			return on(eni, "")
+			return these(eni, "")
 		}
-		out := on(eni, n.ID)
+		out := these(eni, n.ID)
 		if n.Attachment != nil {
-			out = append(out, on("instance", n.Attachment.Instance)...)
+			out = append(out, these("instance", n.Attachment.Instance)...)
 		}
 		return out
 	})
 	checksOn(e, m, "ModifyNetworkInterfaceAttribute", func(_ store.Reader, _ string, in *api.ModifyNetworkInterfaceAttributeInput) []check {
-		return append(on(eni, *in.NetworkInterfaceId), on(sg, in.Groups...)...)
+		return append(these(eni, *in.NetworkInterfaceId), these(sg, in.Groups...)...)
 	})
 	checksOn(e, m, "ResetNetworkInterfaceAttribute", func(_ store.Reader, _ string, in *api.ResetNetworkInterfaceAttributeInput) []check {
-		return on(eni, *in.NetworkInterfaceId)
+		return these(eni, *in.NetworkInterfaceId)
 	})
 	checksOn(e, m, "AssignPrivateIpAddresses", func(_ store.Reader, _ string, in *api.AssignPrivateIpAddressesInput) []check {
-		return on(eni, *in.NetworkInterfaceId)
+		return these(eni, *in.NetworkInterfaceId)
 	})
 	checksOn(e, m, "UnassignPrivateIpAddresses", func(_ store.Reader, _ string, in *api.UnassignPrivateIpAddressesInput) []check {
-		return on(eni, *in.NetworkInterfaceId)
+		return these(eni, *in.NetworkInterfaceId)
 	})
 	checksOn(e, m, "AssignIpv6Addresses", func(_ store.Reader, _ string, in *api.AssignIpv6AddressesInput) []check {
-		return on(eni, *in.NetworkInterfaceId)
+		return these(eni, *in.NetworkInterfaceId)
 	})
 	checksOn(e, m, "UnassignIpv6Addresses", func(_ store.Reader, _ string, in *api.UnassignIpv6AddressesInput) []check {
-		return on(eni, *in.NetworkInterfaceId)
+		return these(eni, *in.NetworkInterfaceId)
 	})
 
 	checksOfMaking(e, m, "CreateNetworkAcl", acl, func(in *api.CreateNetworkAclInput) []api.TagSpecification { return in.TagSpecifications },
 		func(_ store.Reader, _ string, in *api.CreateNetworkAclInput) ([]check, none) {
-			return on("vpc", *in.VpcId), nil
+			return these("vpc", *in.VpcId), nil
 		})
 	checksOn(e, m, "DeleteNetworkAcl", func(_ store.Reader, _ string, in *api.DeleteNetworkAclInput) []check {
-		return on(acl, *in.NetworkAclId)
+		return these(acl, *in.NetworkAclId)
 	})
 	checksOn(e, m, "CreateNetworkAclEntry", func(_ store.Reader, _ string, in *api.CreateNetworkAclEntryInput) []check {
-		return on(acl, *in.NetworkAclId)
+		return these(acl, *in.NetworkAclId)
 	})
 	checksOn(e, m, "ReplaceNetworkAclEntry", func(_ store.Reader, _ string, in *api.ReplaceNetworkAclEntryInput) []check {
-		return on(acl, *in.NetworkAclId)
+		return these(acl, *in.NetworkAclId)
 	})
 	checksOn(e, m, "DeleteNetworkAclEntry", func(_ store.Reader, _ string, in *api.DeleteNetworkAclEntryInput) []check {
-		return on(acl, *in.NetworkAclId)
+		return these(acl, *in.NetworkAclId)
 	})
 	checksOn(e, m, "ReplaceNetworkAclAssociation", func(r store.Reader, account string, in *api.ReplaceNetworkAclAssociationInput) []check {
 		subnet := ""
@@ -228,13 +228,13 @@ func (e *EC2) authorizeInterfaces(m map[string]func(context.Context, store.Reade
 				subnet = s.ID
 			}
 		}
-		return append(on(acl, *in.NetworkAclId), on("subnet", subnet)...)
+		return append(these(acl, *in.NetworkAclId), these("subnet", subnet)...)
 	})
 
 	checksOn(e, m, "ModifySecurityGroupRules", func(_ store.Reader, _ string, in *api.ModifySecurityGroupRulesInput) []check {
-		out := on(sg, *in.GroupId)
+		out := these(sg, *in.GroupId)
 		for _, u := range in.SecurityGroupRules {
-			out = append(out, on("security-group-rule", wire.Value(u.SecurityGroupRuleId))...)
+			out = append(out, these("security-group-rule", wire.Value(u.SecurityGroupRuleId))...)
 			if u.SecurityGroupRule != nil {
 				out = append(out, given(pl, u.SecurityGroupRule.PrefixListId)...)
 			}
@@ -243,9 +243,9 @@ func (e *EC2) authorizeInterfaces(m map[string]func(context.Context, store.Reade
 	})
 	named := func(r store.Reader, account string, id, name *string) []check {
 		if g, err := group(r, account, id, name); err == nil {
-			return on(sg, g.ID)
+			return these(sg, g.ID)
 		}
-		return on(sg, wire.Value(id))
+		return these(sg, wire.Value(id))
 	}
 	checksOn(e, m, "UpdateSecurityGroupRuleDescriptionsIngress", func(r store.Reader, account string, in *api.UpdateSecurityGroupRuleDescriptionsIngressInput) []check {
 		return named(r, account, in.GroupId, in.GroupName)
@@ -254,16 +254,16 @@ func (e *EC2) authorizeInterfaces(m map[string]func(context.Context, store.Reade
 		return named(r, account, in.GroupId, in.GroupName)
 	})
 	checksOn(e, m, "DescribeSecurityGroupReferences", func(_ store.Reader, _ string, in *api.DescribeSecurityGroupReferencesInput) []check {
-		return on(sg, in.GroupId...)
+		return these(sg, in.GroupId...)
 	})
 	checksOn(e, m, "GetSecurityGroupsForVpc", func(_ store.Reader, _ string, in *api.GetSecurityGroupsForVpcInput) []check {
-		return on("vpc", *in.VpcId)
+		return these("vpc", *in.VpcId)
 	})
 	checksOn(e, m, "AssociateSecurityGroupVpc", func(_ store.Reader, _ string, in *api.AssociateSecurityGroupVpcInput) []check {
-		return append(on(sg, *in.GroupId), on("vpc", *in.VpcId)...)
+		return append(these(sg, *in.GroupId), these("vpc", *in.VpcId)...)
 	})
 	checksOn(e, m, "DisassociateSecurityGroupVpc", func(_ store.Reader, _ string, in *api.DisassociateSecurityGroupVpcInput) []check {
-		return append(on(sg, *in.GroupId), on("vpc", *in.VpcId)...)
+		return append(these(sg, *in.GroupId), these("vpc", *in.VpcId)...)
 	})
 
 	checksOfMaking(e, m, "CreateVpcPeeringConnection", pcx, func(in *api.CreateVpcPeeringConnectionInput) []api.TagSpecification { return in.TagSpecifications },
@@ -272,67 +272,77 @@ func (e *EC2) authorizeInterfaces(m map[string]func(context.Context, store.Reade
 			if peer == "" {
 				peer = account
 			}
-			return on("vpc", *in.VpcId), none{"RequesterVpc": *e.arn(account, "vpc", *in.VpcId), "AccepterVpc": *e.arn(peer, "vpc", wire.Value(in.PeerVpcId))}
+			return these("vpc", *in.VpcId), none{"RequesterVpc": *e.arn(account, "vpc", *in.VpcId), "AccepterVpc": *e.arn(peer, "vpc", wire.Value(in.PeerVpcId))}
 		})
 	checksOn(e, m, "AcceptVpcPeeringConnection", func(r store.Reader, _ string, in *api.AcceptVpcPeeringConnectionInput) []check {
-		out := on(pcx, *in.VpcPeeringConnectionId)
+		out := these(pcx, *in.VpcPeeringConnectionId)
 		if p, ok := state.Peerings.Get(r, *in.VpcPeeringConnectionId); ok {
-			out = append(out, on("vpc", p.PeerVPC)...)
+			out = append(out, these("vpc", p.PeerVPC)...)
 		}
 		return out
 	})
 	checksOn(e, m, "RejectVpcPeeringConnection", func(_ store.Reader, _ string, in *api.RejectVpcPeeringConnectionInput) []check {
-		return on(pcx, *in.VpcPeeringConnectionId)
+		return these(pcx, *in.VpcPeeringConnectionId)
 	})
 	checksOn(e, m, "DeleteVpcPeeringConnection", func(_ store.Reader, _ string, in *api.DeleteVpcPeeringConnectionInput) []check {
-		return on(pcx, *in.VpcPeeringConnectionId)
+		return these(pcx, *in.VpcPeeringConnectionId)
 	})
 	checksOn(e, m, "ModifyVpcPeeringConnectionOptions", func(_ store.Reader, _ string, in *api.ModifyVpcPeeringConnectionOptionsInput) []check {
-		return on(pcx, *in.VpcPeeringConnectionId)
+		return these(pcx, *in.VpcPeeringConnectionId)
 	})
 
 	checksOfMaking(e, m, "CreateManagedPrefixList", pl, func(in *api.CreateManagedPrefixListInput) []api.TagSpecification { return in.TagSpecifications },
 		func(store.Reader, string, *api.CreateManagedPrefixListInput) ([]check, none) { return nil, nil })
 	checksOn(e, m, "ModifyManagedPrefixList", func(_ store.Reader, _ string, in *api.ModifyManagedPrefixListInput) []check {
-		return on(pl, *in.PrefixListId)
+		return these(pl, *in.PrefixListId)
 	})
 	checksOn(e, m, "RestoreManagedPrefixListVersion", func(_ store.Reader, _ string, in *api.RestoreManagedPrefixListVersionInput) []check {
-		return on(pl, *in.PrefixListId)
+		return these(pl, *in.PrefixListId)
 	})
 	checksOn(e, m, "DeleteManagedPrefixList", func(_ store.Reader, _ string, in *api.DeleteManagedPrefixListInput) []check {
-		return on(pl, *in.PrefixListId)
+		return these(pl, *in.PrefixListId)
 	})
 	checksOn(e, m, "GetManagedPrefixListAssociations", func(_ store.Reader, _ string, in *api.GetManagedPrefixListAssociationsInput) []check {
-		return on(pl, *in.PrefixListId)
+		return these(pl, *in.PrefixListId)
 	})
 	checksOn(e, m, "GetManagedPrefixListEntries", func(_ store.Reader, _ string, in *api.GetManagedPrefixListEntriesInput) []check {
-		return on(pl, *in.PrefixListId)
+		return these(pl, *in.PrefixListId)
 	})
 
 	checksOfMaking(e, m, "CreateVpcEndpoint", endpoint, func(in *api.CreateVpcEndpointInput) []api.TagSpecification { return in.TagSpecifications },
 		func(_ store.Reader, _ string, in *api.CreateVpcEndpointInput) ([]check, none) {
-			out := on("vpc", *in.VpcId)
-			out = append(out, on("subnet", in.SubnetIds...)...)
-			out = append(out, on(sg, in.SecurityGroupIds...)...)
-			return append(out, on("route-table", in.RouteTableIds...)...), none{"VpceServiceName": wire.Value(in.ServiceName)}
+			out := these("vpc", *in.VpcId)
+			out = append(out, these("subnet", in.SubnetIds...)...)
+			out = append(out, these(sg, in.SecurityGroupIds...)...)
+			return append(out, these("route-table", in.RouteTableIds...)...), none{"VpceServiceName": wire.Value(in.ServiceName)}
 		})
 	checksOn(e, m, "ModifyVpcEndpoint", func(_ store.Reader, _ string, in *api.ModifyVpcEndpointInput) []check {
-		out := on(endpoint, *in.VpcEndpointId)
-		out = append(out, on("subnet", in.AddSubnetIds...)...)
-		return append(out, on(sg, in.AddSecurityGroupIds...)...)
+		out := these(endpoint, *in.VpcEndpointId)
+		out = append(out, these("subnet", in.AddSubnetIds...)...)
+		return append(out, these(sg, in.AddSecurityGroupIds...)...)
 	})
 	checksOn(e, m, "DeleteVpcEndpoints", func(_ store.Reader, _ string, in *api.DeleteVpcEndpointsInput) []check {
-		return on(endpoint, in.VpcEndpointIds...)
+		return these(endpoint, in.VpcEndpointIds...)
 	})
 
 	checksOfMaking(e, m, "CreateFlowLogs", flow, func(in *api.CreateFlowLogsInput) []api.TagSpecification { return in.TagSpecifications },
 		func(_ store.Reader, _ string, in *api.CreateFlowLogsInput) (out []check, _ none) {
 			for _, id := range in.ResourceIds {
 				if kind := map[string]string{"VPC": "vpc", "Subnet": "subnet", "NetworkInterface": eni}[string(in.ResourceType)]; kind != "" {
-					out = append(out, on(kind, id)...)
+					out = append(out, these(kind, id)...)
 				}
 			}
 			return out, nil
 		})
-	checksOn(e, m, "DeleteFlowLogs", func(_ store.Reader, _ string, in *api.DeleteFlowLogsInput) []check { return on(flow, in.FlowLogIds...) })
+	made := m["CreateFlowLogs"]
+	m["CreateFlowLogs"] = func(ctx context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
+		checks := made(ctx, r, c, in)
+		if role := wire.Value(in.(*api.CreateFlowLogsInput).DeliverLogsPermissionArn); role != "" {
+			checks = append(checks, auth.Check{Action: "iam:PassRole", Resource: role, Keys: map[string][]string{"iam:PassedToService": {FlowLogsService}}})
+		}
+		return checks
+	}
+	checksOn(e, m, "DeleteFlowLogs", func(_ store.Reader, _ string, in *api.DeleteFlowLogsInput) []check {
+		return these(flow, in.FlowLogIds...)
+	})
 }

@@ -25,6 +25,8 @@ type Config struct {
 	Account func(context.Context) string // the caller's account
 	Now     func() time.Time
 	NewID   func() string // 32 hex digits
+	// Assumable says whether a role lets an AWS service take it; nil: it is seen when the role is used.
+	Assumable func(role *state.Role, service string) bool
 }
 
 // EC2 implements the API.
@@ -36,6 +38,26 @@ type EC2 struct {
 // Stored lists the request fields that are kept and shown but not acted upon,
 // by operation and field, each with what that means.
 var Stored = map[string]string{
+	"RunInstances.BlockDeviceMappings":                                "size, type, IOPS and encryption of the root are kept and size and type shown; nothing enforces them, roots are not encrypted, and no other volume is attached",
+	"RunInstances.EbsOptimized":                                       "kept and shown",
+	"RunInstances.Monitoring":                                         "kept and shown; there are no metrics of instances",
+	"RunInstances.CreditSpecification":                                "kept and shown; a burstable instance is not throttled",
+	"RunInstances.CpuOptions":                                         "kept and shown",
+	"RunInstances.Placement":                                          "the zone counts; group, partition, affinity and dedicated tenancy are kept and shown",
+	"RunInstances.InstanceMarketOptions":                              "a Spot Instance is called so; nothing is bid for and nothing interrupts it, and a persistent request does not launch again",
+	"RunInstances.MaintenanceOptions":                                 "kept and shown",
+	"RunInstances.LicenseSpecifications":                              "kept and shown",
+	"RunInstances.CapacityReservationSpecification":                   "the preference is kept and shown; there are no reservations",
+	"RunInstances.PrivateDnsNameOptions":                              "kept and shown; instances are named by their addresses",
+	"RunInstances.NetworkPerformanceOptions":                          "kept and shown",
+	"RunInstances.AdditionalInfo":                                     "accepted",
+	"StopInstances.Force":                                             "accepted; an instance that does not end is ended anyway",
+	"StopInstances.SkipOsShutdown":                                    "accepted; an instance is always asked to end first",
+	"TerminateInstances.Force":                                        "accepted; an instance that does not end is ended anyway",
+	"MonitorInstances.InstanceIds":                                    "kept and shown; there are no metrics of instances",
+	"RequestSpotInstances.SpotPrice":                                  "kept and shown; nothing is bid for",
+	"RegisterImage.BlockDeviceMappings":                               "accepted; the root is the OCI image",
+	"RegisterImage.BootMode":                                          "kept and shown; instances are not booted by firmware",
 	"CreateVpc.InstanceTenancy":                                       "kept and shown; instances share the machine whatever it says",
 	"ModifyVpcAttribute.EnableNetworkAddressUsageMetrics":             "kept and shown; there are no metrics of address usage",
 	"ModifySubnetAttribute.PrivateDnsHostnameTypeOnLaunch":            "kept and shown; names are those of addresses",
@@ -50,6 +72,7 @@ var Stored = map[string]string{
 	"AssignPrivateNatGatewayAddress.PrivateIpAddresses":               "the addresses are the gateway's; it translates to its primary one",
 	"UnassignPrivateNatGatewayAddress.MaxDrainDurationSeconds":        "addresses go at once: only the primary one has connections",
 	"DisassociateNatGatewayAddress.MaxDrainDurationSeconds":           "addresses go at once: only the primary one has connections",
+	"CreateFlowLogs.MaxAggregationInterval":                           "kept and shown; records are of one minute, as those of AWS's Nitro machines",
 	"CreateVpcEndpoint.PolicyDocument":                                "kept and shown; what goes through an endpoint is decided by the caller's own policies",
 	"ModifyVpcEndpoint.PolicyDocument":                                "kept and shown, as that of CreateVpcEndpoint",
 	"CreateNetworkInterface.ConnectionTrackingSpecification":          "kept and shown; connections are tracked with the kernel's own idle times",

@@ -45,7 +45,7 @@ func newBench(t *testing.T) *bench {
 		n++
 		return fmt.Sprintf("%017x%015d", n, 0)
 	}
-	region := &state.Region{Name: "eu-west-1", Account: account, Zones: []state.Zone{{Name: "eu-west-1a", ID: "euw1-az1"}, {Name: "eu-west-1b", ID: "euw1-az2"}, {Name: "eu-west-1c", ID: "euw1-az3"}}}
+	region := &state.Region{Name: "eu-west-1", Account: account, ShortID: "aabbcc", PublicPool: netip.MustParsePrefix("198.18.0.0/22"), Zones: []state.Zone{{Name: "eu-west-1a", ID: "euw1-az1"}, {Name: "eu-west-1b", ID: "euw1-az2"}, {Name: "eu-west-1c", ID: "euw1-az3"}}}
 	b.put(func(tx *store.Tx) { state.Regions.Put(tx, region) })
 	if err := Bootstrap(t.Context(), b.db, region, account, now, id); err != nil {
 		t.Fatal(err)

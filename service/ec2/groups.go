@@ -398,7 +398,7 @@ func (e *EC2) source(r store.Reader, g *state.SecurityGroup, x api.UserIdGroupPa
 		if !ok || wire.Value(x.UserId) != "" && *x.UserId != s.Account {
 			return nil, noGroup(id)
 		}
-		if s.Account == g.Account && (s.VPC == g.VPC || slices.Contains(s.VPCs, g.VPC)) {
+		if s.Account == g.Account && s.VPC == g.VPC {
 			return s, nil
 		}
 		if _, ok := peered(r, g.VPC, s.VPC); ok {

@@ -2,7 +2,6 @@ package ec2
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -60,7 +59,7 @@ func groupsFor(r store.Reader, account, vpc string, ids []string) ([]string, err
 		if err != nil {
 			return nil, err
 		}
-		if g.VPC != vpc && !slices.Contains(g.VPCs, vpc) {
+		if g.VPC != vpc {
 			return nil, bad("InvalidParameter", "You have specified two resources that belong to different networks.")
 		}
 		if !slices.Contains(out, id) {
@@ -80,34 +79,6 @@ func groupsFor(r store.Reader, account, vpc string, ids []string) ([]string, err
 		return nil, bad("RulesPerSecurityGroupLimitExceeded", "The maximum number of rules per security group has been reached.")
 	}
 	return out, nil
-}
-
-// refused says why an address cannot be had, in AWS's words.
-func refused(err error, asked []netip.Addr, s *state.Subnet) error {
-	which := ""
-	for _, a := range asked {
-		if !state.Usable(s, a) || errors.Is(err, state.ErrAddressTaken) {
-			which = a.String()
-			break
-		}
-	}
-	switch {
-	case errors.Is(err, state.ErrSubnetFull):
-		return bad("InsufficientFreeAddressesInSubnet", "There are not enough free addresses in subnet '%s' to satisfy the requested number of addresses.", s.ID)
-	case errors.Is(err, state.ErrPoolEmpty):
-		return bad("InsufficientAddressCapacity", "There are not enough free public addresses.")
-	case errors.Is(err, state.ErrAddressTaken):
-		return bad("InvalidIPAddress.InUse", "Address %s is in use.", which)
-	case errors.Is(err, state.ErrAddressOutside):
-		a, _ := netip.ParseAddr(which)
-		if s.CIDR.Contains(a) {
-			return bad("InvalidParameterValue", "Address %s is in subnet's reserved address range", which)
-		}
-		return bad("InvalidParameterValue", "Address does not fall within the subnet's address range")
-	case errors.Is(err, state.ErrNoIPv6):
-		return bad("InvalidParameterValue", "Subnet '%s' has no associated IPv6 CIDR block", s.ID)
-	}
-	return err
 }
 
 func readAddress(text *string, six bool) (netip.Addr, error) {

@@ -69,6 +69,9 @@ func (e *EC2) authorizeInstances(m permits) {
 	permit(m, "ModifyInstanceMetadataOptions", func(r store.Reader, c *auth.Caller, in *api.ModifyInstanceMetadataOptionsInput) []auth.Check {
 		return on("ModifyInstanceMetadataOptions", r, c, wire.Value(in.InstanceId))
 	})
+	permit(m, "ModifyPrivateDnsNameOptions", func(r store.Reader, c *auth.Caller, in *api.ModifyPrivateDnsNameOptionsInput) []auth.Check {
+		return on("ModifyPrivateDnsNameOptions", r, c, wire.Value(in.InstanceId))
+	})
 	permit(m, "GetConsoleOutput", func(r store.Reader, c *auth.Caller, in *api.GetConsoleOutputInput) []auth.Check {
 		return on("GetConsoleOutput", r, c, wire.Value(in.InstanceId))
 	})
@@ -462,6 +465,11 @@ func (e *EC2) launchChecks(r store.Reader, c *auth.Caller, op string, request *a
 		}
 	}
 	for _, s := range in.TagSpecifications {
+		switch s.ResourceType {
+		case "instance", "volume", "network-interface", "spot-instances-request":
+		default:
+			continue // the operation itself says that there is no such thing
+		}
 		keys := tagged(string(s.ResourceType))
 		keys["ec2:CreateAction"] = []string{op}
 		out = append(out, auth.Check{Action: "ec2:CreateTags", Resource: *e.arn(c.Account, string(s.ResourceType), "*"), Keys: keys})

@@ -3,7 +3,6 @@ package ec2
 import (
 	"context"
 	"slices"
-	"strings"
 
 	api "github.com/berth-run/berth/aws/ec2"
 	"github.com/berth-run/berth/aws/wire"
@@ -187,7 +186,7 @@ func stale(r store.Reader, g *state.SecurityGroup, x state.SecurityGroupRule) bo
 	if !ok {
 		return true
 	}
-	if s.VPC == g.VPC || slices.Contains(s.VPCs, g.VPC) {
+	if s.VPC == g.VPC {
 		return false
 	}
 	_, ok = peered(r, g.VPC, s.VPC)
@@ -265,7 +264,7 @@ func (e *EC2) GetSecurityGroupsForVpc(ctx context.Context, in *api.GetSecurityGr
 	type row = *state.SecurityGroup
 	rows := func(yield func(row) bool) {
 		for g := range state.SecurityGroups.By(snap, "account", account) {
-			if (g.VPC == *in.VpcId || slices.Contains(g.VPCs, *in.VpcId)) && !yield(g) {
+			if g.VPC == *in.VpcId && !yield(g) {
 				return
 			}
 		}
@@ -286,90 +285,36 @@ func (e *EC2) GetSecurityGroupsForVpc(ctx context.Context, in *api.GetSecurityGr
 	return &api.GetSecurityGroupsForVpcOutput{SecurityGroupForVpcs: out, NextToken: next}, err
 }
 
-// AssociateSecurityGroupVpc lets interfaces of another VPC carry a group.
+// AssociateSecurityGroupVpc is refused by name: a group holds in its own VPC alone.
 func (e *EC2) AssociateSecurityGroupVpc(ctx context.Context, in *api.AssociateSecurityGroupVpcInput) (*api.AssociateSecurityGroupVpcOutput, error) {
-	err := e.DB.Update(ctx, func(tx *store.Tx) error {
-		g, err := group(tx, e.Account(ctx), in.GroupId, nil)
-		if err != nil {
-			return err
-		}
-		v, err := vpcOf(tx, g.Account, *in.VpcId)
-		switch {
-		case err != nil:
-			return err
-		case v.ID == g.VPC:
-			return bad("InvalidParameterValue", "The security group '%s' belongs to VPC '%s'.", g.ID, v.ID)
-		case g.Name == "default":
-			return bad("InvalidParameterValue", "A default security group cannot be associated with another VPC.")
-		case slices.Contains(g.VPCs, v.ID):
-			return bad("InvalidSecurityGroupVpcAssociation.AlreadyExists", "The security group '%s' is already associated with VPC '%s'.", g.ID, v.ID)
-		}
-		n := *g
-		n.VPCs = append(slices.Clone(g.VPCs), v.ID)
-		slices.Sort(n.VPCs)
-		state.SecurityGroups.Put(tx, &n)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &api.AssociateSecurityGroupVpcOutput{State: "associated"}, nil
-}
-
-// DisassociateSecurityGroupVpc takes that back, if no interface carries it there.
-func (e *EC2) DisassociateSecurityGroupVpc(ctx context.Context, in *api.DisassociateSecurityGroupVpcInput) (*api.DisassociateSecurityGroupVpcOutput, error) {
-	err := e.DB.Update(ctx, func(tx *store.Tx) error {
-		g, err := group(tx, e.Account(ctx), in.GroupId, nil)
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(g.VPCs, *in.VpcId) {
-			return bad("InvalidSecurityGroupVpcAssociation.NotFound", "The security group '%s' is not associated with VPC '%s'.", g.ID, *in.VpcId)
-		}
-		state.NetworkInterfaces.Guard(tx, "")
-		for n := range state.NetworkInterfaces.By(tx, "group", g.ID) {
-			if n.VPC == *in.VpcId {
-				return bad("DependencyViolation", "resource %s has a dependent object", g.ID)
-			}
-		}
-		n := *g
-		n.VPCs = slices.DeleteFunc(slices.Clone(g.VPCs), func(v string) bool { return v == *in.VpcId })
-		state.SecurityGroups.Put(tx, &n)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &api.DisassociateSecurityGroupVpcOutput{State: "disassociated"}, nil
-}
-
-// DescribeSecurityGroupVpcAssociations lists them.
-func (e *EC2) DescribeSecurityGroupVpcAssociations(ctx context.Context, in *api.DescribeSecurityGroupVpcAssociationsInput) (*api.DescribeSecurityGroupVpcAssociationsOutput, error) {
 	snap := e.DB.Snapshot()
-	type row struct {
-		g   *state.SecurityGroup
-		vpc string
+	g, err := group(snap, e.Account(ctx), in.GroupId, nil)
+	if err != nil {
+		return nil, err
 	}
-	var rows []row
-	for g := range state.SecurityGroups.By(snap, "account", e.Account(ctx)) {
-		for _, v := range g.VPCs {
-			rows = append(rows, row{g, v})
-		}
+	if _, err := vpcOf(snap, g.Account, *in.VpcId); err != nil {
+		return nil, err
 	}
-	id := func(x row) string { return x.g.ID + "/" + x.vpc }
-	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(id(a), id(b)) })
-	out, next, err := list(request{nil, in.Filters, in.MaxResults, in.NextToken}, kind[row, api.SecurityGroupVpcAssociation]{
-		name: "group associations", rows: slices.Values(rows), id: id,
-		filters: filters[row]{
-			"group-id":       func(x row) []string { return one(x.g.ID) },
-			"group-owner-id": func(x row) []string { return one(x.g.Account) },
-			"vpc-id":         func(x row) []string { return one(x.vpc) },
-			"vpc-owner-id":   func(x row) []string { return one(x.g.Account) },
-			"state":          func(row) []string { return one("associated") },
-		},
-		view: func(x row) api.SecurityGroupVpcAssociation {
-			return api.SecurityGroupVpcAssociation{GroupId: new(x.g.ID), GroupOwnerId: new(x.g.Account), VpcId: new(x.vpc), VpcOwnerId: new(x.g.Account), State: "associated"}
-		},
-	})
+	return nil, unsupported("Associating a security group with a further VPC")
+}
+
+// DisassociateSecurityGroupVpc finds no association: there can be none.
+func (e *EC2) DisassociateSecurityGroupVpc(ctx context.Context, in *api.DisassociateSecurityGroupVpcInput) (*api.DisassociateSecurityGroupVpcOutput, error) {
+	g, err := group(e.DB.Snapshot(), e.Account(ctx), in.GroupId, nil)
+	if err != nil {
+		return nil, err
+	}
+	return nil, bad("InvalidSecurityGroupVpcAssociation.NotFound", "The security group '%s' is not associated with VPC '%s'.", g.ID, *in.VpcId)
+}
+
+// DescribeSecurityGroupVpcAssociations lists none: there can be none.
+func (e *EC2) DescribeSecurityGroupVpcAssociations(_ context.Context, in *api.DescribeSecurityGroupVpcAssociationsInput) (*api.DescribeSecurityGroupVpcAssociationsOutput, error) {
+	type row = api.SecurityGroupVpcAssociation
+	fs := filters[row]{}
+	for _, name := range []string{"group-id", "group-owner-id", "vpc-id", "vpc-owner-id", "state"} {
+		fs[name] = func(row) []string { return nil }
+	}
+	out, next, err := list(request{nil, in.Filters, in.MaxResults, in.NextToken}, kind[row, row]{
+		name: "group associations", rows: slices.Values([]row{}), id: func(x row) string { return *x.GroupId }, filters: fs, view: func(x row) row { return x }})
 	return &api.DescribeSecurityGroupVpcAssociationsOutput{SecurityGroupVpcAssociations: out, NextToken: next}, err
 }

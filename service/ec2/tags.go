@@ -35,15 +35,9 @@ var resources = []resource{
 	of("ami", "image", state.MachineImages, func(id string) error {
 		return bad("InvalidAMIID.NotFound", "The image id '[%s]' does not exist", id)
 	}, func(v *state.MachineImage) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
-	of("dopt", "dhcp-options", state.DHCPOptionSets, func(id string) error {
-		return bad("InvalidDhcpOptionID.NotFound", "The dhcpOption ID '%s' does not exist", id)
-	}, func(v *state.DHCPOptions) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
-	of("eigw", "egress-only-internet-gateway", state.EgressOnlyGateways, func(id string) error {
-		return bad("InvalidEgressOnlyInternetGatewayId.NotFound", "The eigw ID '%s' does not exist", id)
-	}, func(v *state.EgressOnlyGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
-	of("eipalloc", "elastic-ip", state.ElasticIPs, func(id string) error {
-		return bad("InvalidAllocationID.NotFound", "The allocation ID '%s' does not exist", id)
-	}, func(v *state.ElasticIP) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("dopt", "dhcp-options", state.DHCPOptionSets, noOptions, func(v *state.DHCPOptions) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("eigw", "egress-only-internet-gateway", state.EgressOnlyGateways, noEgressOnly, func(v *state.EgressOnlyGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("eipalloc", "elastic-ip", state.ElasticIPs, noAllocation, func(v *state.ElasticIP) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	of("eni", "network-interface", state.NetworkInterfaces, noInterface, func(v *state.NetworkInterface) (string, string, *[]state.Tag) {
 		return v.ID, v.Account, &v.Tags
 	}),
@@ -51,28 +45,25 @@ var resources = []resource{
 	of("i", "instance", state.Instances, func(id string) error {
 		return bad("InvalidInstanceID.NotFound", "The instance ID '%s' does not exist", id)
 	}, func(v *state.Instance) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
-	of("igw", "internet-gateway", state.InternetGateways, func(id string) error {
-		return bad("InvalidInternetGatewayID.NotFound", "The internetGateway ID '%s' does not exist", id)
-	}, func(v *state.InternetGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("igw", "internet-gateway", state.InternetGateways, noInternetGateway, func(v *state.InternetGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	of("key", "key-pair", state.KeyPairs, func(id string) error {
 		return bad("InvalidKeyPair.NotFound", "The key pair ID '%s' does not exist", id)
 	}, func(v *state.KeyPair) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	of("lt", "launch-template", state.LaunchTemplates, func(id string) error {
 		return bad("InvalidLaunchTemplateId.NotFound", "The specified launch template, with template ID %s, does not exist.", id)
 	}, func(v *state.LaunchTemplate) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
-	of("nat", "natgateway", state.NATGateways, func(id string) error {
-		return bad("NatGatewayNotFound", "The Nat Gateway %s was not found", id)
-	}, func(v *state.NATGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("nat", "natgateway", state.NATGateways, noNAT, func(v *state.NATGateway) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	{prefix: "pcx", kind: "vpc-peering-connection", missing: noPeering, find: findPeering, look: lookPeering, all: allPeerings},
 	of("pl", "prefix-list", state.PrefixLists, noPrefixList, func(v *state.PrefixList) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
-	of("rtb", "route-table", state.RouteTables, func(id string) error {
-		return bad("InvalidRouteTableID.NotFound", "The routeTable ID '%s' does not exist", id)
-	}, func(v *state.RouteTable) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("rtb", "route-table", state.RouteTables, noRouteTable, func(v *state.RouteTable) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("scr", "subnet-cidr-reservation", state.SubnetReservations, noReservation, func(v *state.SubnetReservation) (string, string, *[]state.Tag) {
+		return v.ID, v.Account, &v.Tags
+	}),
 	of("sg", "security-group", state.SecurityGroups, noGroup, func(v *state.SecurityGroup) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	{prefix: "sgr", kind: "security-group-rule", missing: noRule, find: findRule, look: lookRule, all: allRules},
-	of("subnet", "subnet", state.Subnets, func(id string) error {
-		return bad("InvalidSubnetID.NotFound", "The subnet ID '%s' does not exist", id)
-	}, func(v *state.Subnet) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("sir", "spot-instances-request", state.SpotRequests, noSpot, func(v *state.SpotRequest) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("subnet", "subnet", state.Subnets, noSubnet, func(v *state.Subnet) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
+	of("vol", "volume", state.Instances, noVolume, func(v *state.Instance) (string, string, *[]state.Tag) { return v.Volume, v.Account, &v.VolumeTags }),
 	of("vpc", "vpc", state.VPCs, noVPC, func(v *state.VPC) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 	of("vpce", "vpc-endpoint", state.Endpoints, noEndpoint, func(v *state.Endpoint) (string, string, *[]state.Tag) { return v.ID, v.Account, &v.Tags }),
 }

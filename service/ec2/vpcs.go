@@ -117,7 +117,7 @@ func (e *EC2) CreateVpc(ctx context.Context, in *api.CreateVpcInput) (*api.Creat
 	if err != nil {
 		return nil, err
 	}
-	out := vpcView(made)
+	out := e.vpcView(made)
 	out.State = "pending"
 	return &api.CreateVpcOutput{Vpc: &out}, nil
 }
@@ -256,12 +256,12 @@ func (e *EC2) DescribeVpcs(ctx context.Context, in *api.DescribeVpcsInput) (*api
 		missing: noVPC,
 		tags:    func(v *state.VPC) []state.Tag { return v.Tags },
 		filters: vpcFilters,
-		view:    vpcView,
+		view:    e.vpcView,
 	})
 	return &api.DescribeVpcsOutput{Vpcs: out, NextToken: next}, err
 }
 
-func vpcView(v *state.VPC) api.Vpc {
+func (e *EC2) vpcView(v *state.VPC) api.Vpc {
 	out := api.Vpc{OwnerId: new(v.Account), InstanceTenancy: "default", IsDefault: new(v.Default), Tags: tagsView(v.Tags), VpcId: new(v.ID), State: "available",
 		CidrBlock: new(v.CIDRs[0].String()), DhcpOptionsId: new(optionsOf(v)), BlockPublicAccessStates: &api.BlockPublicAccessStates{InternetGatewayBlockMode: "off"}}
 	if v.Tenancy != "" {
@@ -272,7 +272,7 @@ func vpcView(v *state.VPC) api.Vpc {
 		out.CidrBlockAssociationSet = append(out.CidrBlockAssociationSet, cidrView(c, ids[i], "associated"))
 	}
 	for _, b := range v.IPv6 {
-		out.Ipv6CidrBlockAssociationSet = append(out.Ipv6CidrBlockAssociationSet, vpcIPv6View(b, "associated"))
+		out.Ipv6CidrBlockAssociationSet = append(out.Ipv6CidrBlockAssociationSet, e.vpcIPv6View(b, "associated"))
 	}
 	return out
 }
@@ -281,8 +281,8 @@ func cidrView(c netip.Prefix, association string, is api.VpcCidrBlockStateCode) 
 	return api.VpcCidrBlockAssociation{AssociationId: new(association), CidrBlock: new(c.String()), CidrBlockState: &api.VpcCidrBlockState{State: is}}
 }
 
-func vpcIPv6View(b state.IPv6Block, is api.VpcCidrBlockStateCode) api.VpcIpv6CidrBlockAssociation {
-	return api.VpcIpv6CidrBlockAssociation{AssociationId: new(b.Association), Ipv6CidrBlock: new(b.CIDR.String()), Ipv6Pool: new("Amazon"),
+func (e *EC2) vpcIPv6View(b state.IPv6Block, is api.VpcCidrBlockStateCode) api.VpcIpv6CidrBlockAssociation {
+	return api.VpcIpv6CidrBlockAssociation{AssociationId: new(b.Association), Ipv6CidrBlock: new(b.CIDR.String()), Ipv6Pool: new("Amazon"), NetworkBorderGroup: new(e.Region),
 		Ipv6AddressAttribute: "private", IpSource: "amazon", Ipv6CidrBlockState: &api.VpcCidrBlockState{State: is}}
 }
 
@@ -428,7 +428,7 @@ func (e *EC2) AssociateVpcCidrBlock(ctx context.Context, in *api.AssociateVpcCid
 				return err
 			}
 			openIPv6(tx, v, e.id("sgr"))
-			out.Ipv6CidrBlockAssociation = new(vpcIPv6View(n.IPv6[len(n.IPv6)-1], "associating"))
+			out.Ipv6CidrBlockAssociation = new(e.vpcIPv6View(n.IPv6[len(n.IPv6)-1], "associating"))
 		} else {
 			if max := state.Limit(tx, account, "vpc/ipv4-cidrs-per-vpc"); len(v.CIDRs) >= max {
 				return full(max)
@@ -525,7 +525,7 @@ func (e *EC2) DisassociateVpcCidrBlock(ctx context.Context, in *api.Disassociate
 			var gone netip.Prefix
 			if v6 >= 0 {
 				gone = v.IPv6[v6].CIDR
-				out.Ipv6CidrBlockAssociation = new(vpcIPv6View(v.IPv6[v6], "disassociating"))
+				out.Ipv6CidrBlockAssociation = new(e.vpcIPv6View(v.IPv6[v6], "disassociating"))
 				n.IPv6 = slices.Delete(slices.Clone(v.IPv6), v6, v6+1)
 				state.AddressLeases.Delete(tx, state.LeaseKey(state.IPv6Scope, gone.Addr()))
 			} else {
@@ -571,7 +571,7 @@ func (e *EC2) CreateDefaultVpc(ctx context.Context, _ *api.CreateDefaultVpcInput
 	if err != nil {
 		return nil, err
 	}
-	return &api.CreateDefaultVpcOutput{Vpc: new(vpcView(made))}, nil
+	return &api.CreateDefaultVpcOutput{Vpc: new(e.vpcView(made))}, nil
 }
 
 func defaultVPC(r store.Reader, account string) *state.VPC {

@@ -298,8 +298,8 @@ func validateNetworking(d *api.TaskDefinition, c *api.ContainerDefinition, bad f
 	if mode == api.NetworkModeNone && len(c.PortMappings) > 0 {
 		return client("Port mappings are not supported when networkMode=none.")
 	}
-	if len(c.Links) > 0 && mode == api.NetworkModeHost {
-		return client("Links are not supported when networkMode=host.")
+	if len(c.Links) > 0 && (mode == api.NetworkModeHost || mode == api.NetworkModeNone) {
+		return client("Links are not supported when networkMode=%s.", mode)
 	}
 	for _, h := range c.ExtraHosts {
 		if _, err := netip.ParseAddr(val(h.IpAddress)); err != nil || val(h.Hostname) == "" {

@@ -61,7 +61,7 @@ var single = map[string]map[string][2]float64{
 		// AWS counts all of these together.
 		"AssumeRole": {600, 600}, "GetCallerIdentity": {600, 600}, "GetSessionToken": {600, 600},
 	},
-	"ssm": {"StartSession": {3, 3}},
+	"ssm": {"StartSession": {3, 3}, "GetParameter": {40, 40}, "GetParameters": {40, 40}, "GetParametersByPath": {40, 40}, "PutParameter": {3, 3}},
 }
 
 // Operations of which AWS says nothing have a bucket each, of the size that

@@ -13,6 +13,7 @@ import (
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/iam"
 	"github.com/berth-run/berth/aws/logs"
+	"github.com/berth-run/berth/aws/ssm"
 	"github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 )
@@ -168,7 +169,7 @@ func TestAtOnce(t *testing.T) {
 func TestRulesNameOperations(t *testing.T) {
 	services := map[string]*wire.Service{}
 	for _, s := range []*wire.Service{ecs.NewService(ecs.Unimplemented{}), ec2.NewService(ec2.Unimplemented{}), ecr.NewService(ecr.Unimplemented{}),
-		iam.NewService(iam.Unimplemented{}), logs.NewService(logs.Unimplemented{}), sts.NewService(sts.Unimplemented{})} {
+		iam.NewService(iam.Unimplemented{}), logs.NewService(logs.Unimplemented{}), ssm.NewService(ssm.Unimplemented{}), sts.NewService(sts.Unimplemented{})} {
 		services[s.Name] = s
 	}
 	for name := range index {

@@ -95,7 +95,6 @@ var InternetGateways = store.NewTable("igw", func(g *InternetGateway) string { r
 type SecurityGroup struct {
 	ID, Account, VPC  string
 	Name, Description string
-	VPCs              []string // further VPCs of the account whose interfaces may carry it
 	Rules             []SecurityGroupRule
 	Tags              []Tag
 	CreatedAt         time.Time

@@ -58,8 +58,7 @@ func (e *Endpoint) host(s EndpointService, region, zone string) string {
 }
 
 // Hosts are the names of an endpoint: its own, that of each of its zones, and,
-// with private DNS, those of the service. Of each it says whether it belongs to
-// one zone only.
+// with private DNS, those of the service.
 func (e *Endpoint) Hosts(region string, zones []string) (names []string) {
 	s, ok := EndpointServiceOf(region, e.Service)
 	if !ok {
@@ -76,7 +75,8 @@ func (e *Endpoint) Hosts(region string, zones []string) (names []string) {
 }
 
 // EndpointNames are the names that resolve, inside a VPC, to the interfaces of
-// its endpoints, with their addresses.
+// its endpoints, with their addresses. A name that begins with "*." is that of
+// every name below it.
 func EndpointNames(r store.Reader, region, vpc string) map[string][]netip.Addr {
 	out := map[string][]netip.Addr{}
 	for e := range Endpoints.By(r, "vpc", vpc) {
@@ -85,7 +85,7 @@ func EndpointNames(r store.Reader, region, vpc string) map[string][]netip.Addr {
 			continue
 		}
 		for n := range NetworkInterfaces.By(r, "owner", e.ID) {
-			if n.Deleting || !n.Attached {
+			if n.Leaving() {
 				continue
 			}
 			names := []string{e.host(s, region, ""), e.host(s, region, n.Zone)}

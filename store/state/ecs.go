@@ -240,7 +240,8 @@ type ContainerInstance struct {
 
 // ContainerInstances is keyed by ARN.
 var ContainerInstances = store.NewTable("instance", func(c *ContainerInstance) string { return c.ARN },
-	store.Index("cluster", func(c *ContainerInstance) []string { return []string{c.Cluster} }))
+	store.Index("cluster", func(c *ContainerInstance) []string { return []string{c.Cluster} }),
+	store.Index("ec2", func(c *ContainerInstance) []string { return some(c.EC2InstanceID) }))
 
 // Service keeps DesiredCount tasks of its primary deployment running.
 type Service struct {
@@ -286,6 +287,8 @@ type Service struct {
 	Protection  Said      // which protected tasks a deployment or a scaling in waits for
 	SaidNoRoom  Said      // that the account's vCPUs are used up
 	SaidNoPlace Said      // why no container instance takes a task
+	Rebalancing bool      // one task more than desired runs, or is to, in a zone that has too few
+	SaidBalance Said      // how its tasks lie in zones
 	SaidBlocked bool      // the "unable to stop or start" event was said for this cause
 	Wake        time.Time // when the deploy controller must look again
 }

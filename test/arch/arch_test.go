@@ -61,6 +61,8 @@ var rules = []struct {
 	{"service/ecr", []string{"service", "service/page", "auth/...", "aws/...", "store/...", "registry/..."}},
 	// RunTask decides in the call where tasks of EC2 go, with the engine that controllers use.
 	{"service/ecs", []string{"service", "service/page", "auth/...", "aws/...", "store/...", "control/place/..."}},
+	{"service/ec2/flow", nil},
+	{"service/ec2", []string{"service", "service/page", "service/ec2/flow", "auth/...", "aws/...", "store/..."}},
 	{"service/...", []string{"service", "service/page", "auth/...", "aws/...", "store/..."}},
 
 	// DECIDE.

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -197,6 +198,11 @@ func (r *Region) Processes() (map[string]int, error) {
 			}
 		}
 		if at < 0 {
+			return
+		}
+		if i := slices.Index(args, "--"); i > 0 && i+2 == len(args) {
+			// The agent of an instance: …/i/<instance>/agent.
+			out["agent-"+filepath.Base(filepath.Dir(args[i+1]))] = pid
 			return
 		}
 		for _, a := range args[1:] {

@@ -402,9 +402,9 @@ func (h *Hold) Release() {
 	h.tasks = nil
 }
 
-// Take chooses an instance for the task and puts it there: its instance, its
-// zone and, if it gets an interface, its subnet. It reports false, and does
-// nothing, if no instance takes it.
+// Take chooses an instance for a task in PROVISIONING and puts it there: its
+// instance, its zone and, if it gets an interface, its subnet. It reports
+// false, and does nothing, if no instance takes it.
 func (h *Hold) Take(r store.Reader, t *state.Task, d fill.Demand) bool {
 	h.f.mu.Lock()
 	defer h.f.mu.Unlock()
@@ -446,7 +446,7 @@ func (h *Hold) put(r store.Reader, t *state.Task, arn string) {
 		}
 	}
 	if t.Network == nil {
-		t.Advance(state.Pending) // it waits for nothing but its agent
+		t.LastStatus = state.Pending // it waits for nothing but its agent
 	}
 	h.tasks = append(h.tasks, t.ARN)
 	h.f.held[t.ARN]++

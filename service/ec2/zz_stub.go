@@ -1,3 +1,0 @@
-package ec2
-
-func noFlowLog(id string) error { return nil }
