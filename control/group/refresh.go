@@ -1,8 +1,10 @@
 package group
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/berth-run/berth/aws/autoscaling"
@@ -204,32 +206,34 @@ func (w *work) refreshed() {
 	may := w.allowed()
 	room := good - w.floor()
 	free := w.free()
-	count := w.count()
-	slices.SortStableFunc(free, func(a, b *row) int {
-		if x, y := w.serves(a), w.serves(b); x != y {
-			if y {
-				return -1 // what does not serve goes first
-			}
-			return 1
-		}
-		if c := count[b.now.Zone] - count[a.now.Zone]; c != 0 {
-			return c
-		}
-		return a.now.LaunchedAt.Compare(b.now.LaunchedAt)
-	})
-	for _, r := range free {
-		if may <= 0 {
-			break
-		}
+	for may > 0 && len(free) > 0 {
+		// Each one that goes changes which zone has the most.
+		r := w.next(free)
 		if w.serves(r) {
 			if room <= 0 {
-				break
+				break // the others serve, too
 			}
 			room--
 		}
 		may--
 		w.retire(r, fmt.Sprintf("At %s an instance was taken out of service in response to an instance refresh.", w.at()))
+		free = slices.DeleteFunc(free, func(o *row) bool { return o == r })
 	}
+}
+
+// next is the instance that is replaced next: one that does not serve, or else
+// the oldest of the zone with the most.
+func (w *work) next(free []*row) *row {
+	count := w.count()
+	return slices.MinFunc(free, func(a, b *row) int {
+		if x, y := w.serves(a), w.serves(b); x != y {
+			if y {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(count[b.now.Zone]-count[a.now.Zone], a.now.LaunchedAt.Compare(b.now.LaunchedAt), strings.Compare(a.now.ID, b.now.ID))
+	})
 }
 
 func (w *work) serves(r *row) bool { return r.now.State == inService && r.now.Health == healthy }
