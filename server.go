@@ -186,7 +186,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	mint := minter{authorizer, sessions, now}
 	flows := &flowWriter{db, ec2API, logsAPI, authorizer, c.Region, log.With("part", "flow logs")}
 	s.dispatch = dispatch.New(dispatch.Config{DB: db, Log: log.With("part", "dispatch"), Now: now, NewID: newID,
-		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, PullPassword: s.registry.PullPassword, Flows: flows.write,
+		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, CA: s.ca.PEM(), PullPassword: s.registry.PullPassword, Flows: flows.write,
 		Authorize: func(r *http.Request, action, resource string) error {
 			snap := db.Snapshot()
 			caller, err := verifier.Verify(snap, r, nil, "ecs")
@@ -228,6 +228,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 		mux.Handle(path, h)
 	}
 	mux.HandleFunc("GET "+envPath, s.env)
+	mux.HandleFunc("GET "+joinedPath, s.joined)
 	s.owner = owner.New(owner.Config{DB: db, Now: now, Free: s.free, Log: log, Furnish: func(tx *store.Tx, account string) owner.Key {
 		k := iam.Furnish(tx, account, now())
 		ec2.Furnish(tx, region, account, now(), newID)
@@ -546,6 +547,26 @@ func reachable(listen string) string {
 		host = "127.0.0.1"
 	}
 	return net.JoinHostPort(host, port)
+}
+
+// joinedPath is where whoever starts the region hears that a machine of it is
+// there, or was at an earlier start.
+const joinedPath = "/_berth/joined"
+
+func (s *server) joined(w http.ResponseWriter, r *http.Request) {
+	watch := s.db.Watch(state.Nodes)
+	defer watch.Close()
+	for {
+		snap, _, err := watch.Next(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		for range state.Nodes.All(snap) {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+	}
 }
 
 // envPath is where the owner of the machine gets the root credentials, on the

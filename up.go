@@ -101,6 +101,25 @@ func lock(l layout) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// joinPatience is how long a region that answers waits for its machine before
+// it says that it is up nevertheless.
+const joinPatience = 30 * time.Second
+
+// awaitMachine waits until the server knows a machine.
+func awaitMachine(ctx context.Context, dataDir string) error {
+	ctx, cancel := context.WithTimeout(ctx, joinPatience)
+	defer cancel()
+	res, err := askOwner(ctx, dataDir, http.MethodGet, joinedPath, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("the server answers %s", res.Status)
+	}
+	return nil
+}
+
 // supervise keeps the server and the node running until ctx ends.
 func supervise(ctx context.Context, l layout, s settings, o cli.UpOptions) error {
 	log := newLog("up")
@@ -112,18 +131,29 @@ func supervise(ctx context.Context, l layout, s settings, o cli.UpOptions) error
 		return err
 	}
 	defer process.Unregister(l.run(), "up")
-	var once sync.Once
-	ready := func() {
-		once.Do(func() {
-			o.Ready()
-			if err := process.Notify(); err != nil {
-				log.Error("say that the region is up", "err", err)
-			}
-		})
-	}
+	served := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case <-served:
+		case <-ctx.Done():
+			return nil
+		}
+		// A region without its machine refuses instances.
+		if err := awaitMachine(ctx, l.data); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			log.Warn("no machine has joined the region yet", "err", err)
+			o.Progress("no machine has joined the region yet: " + filepath.Join(l.logs(), "node.log") + " may say why")
+		}
+		o.Ready()
+		if err := process.Notify(); err != nil {
+			log.Error("say that the region is up", "err", err)
+		}
+		return nil
+	})
 	for _, c := range []process.Spec{
-		{Name: "server", Grace: serverGrace, Ready: ready},
+		{Name: "server", Grace: serverGrace, Ready: sync.OnceFunc(func() { close(served) })},
 		{Name: "node", Grace: nodeGrace},
 	} {
 		c.Path, c.Args, c.RunDir, c.LogDir = binary, roleArgs(c.Name, l, o.Containerd, o.HealthyAfter), l.run(), l.logs()

@@ -38,6 +38,8 @@ type Config struct {
 	Mint func(r store.Reader, roleARN, service, session string, lifetime time.Duration) (fabric.Credentials, error)
 	// PullPassword makes a password for pulling from one repository. Nil makes none.
 	PullPassword func(account, repository string, until time.Time) (string, error)
+	// CA is the certificate of the region's authority, as PEM.
+	CA string
 	// Endpoint is the API's base URL as a process on a node's machine reaches it.
 	Endpoint string
 	// TaskEndpoint is the same from inside a Fargate task, where the agent listens for it.

@@ -68,6 +68,9 @@ func newWorld(t *testing.T) *world {
 			return w.denied
 		},
 		Mint: w.mint,
+		PullPassword: func(account, repository string, until time.Time) (string, error) {
+			return account + "/" + repository + " until " + until.Format(time.RFC3339), nil
+		},
 	})
 	mux := http.NewServeMux()
 	for path, h := range w.server.Routes() {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -144,5 +145,31 @@ func TestInstanceWithoutARole(t *testing.T) {
 	p.json(fabric.Hello{Name: "n1", CPU: 4096, Memory: 8192})
 	if i := p.toldOf().Instances[0]; i.Credentials != nil {
 		t.Errorf("credentials %+v", i.Credentials)
+	}
+}
+
+// The node has a password for the root of an instance until that has booted for
+// the first time, renewed before it ends, and for nobody else's.
+func TestPullPassword(t *testing.T) {
+	w := newWorld(t)
+	const ami, other = "ami-1", "000000000007" // shared by another account
+	w.machine(func(i *state.Instance) { i.Image = ami })
+	w.put(func(tx *store.Tx) {
+		state.MachineImages.Put(tx, &state.MachineImage{ID: ami, Account: other, Name: "m", Architecture: "x86_64", Public: true, Root: state.RootImage(other, "eu-west-1", "a/b", "sha256:1")})
+	})
+	p := w.dial(fabric.Path)
+	p.json(fabric.Hello{Name: "n1", CPU: 4096, Memory: 8192})
+	i := p.toldOf().Instances[0]
+	first := i.RootPassword
+	if i.Root != other+".dkr.ecr.eu-west-1.amazonaws.com/a/b@sha256:1" || !strings.HasPrefix(first, other+"/a/b until ") {
+		t.Fatalf("root %q with %q", i.Root, first)
+	}
+	w.pass(4 * time.Hour)
+	for i.RootPassword == first {
+		i = p.toldOf().Instances[0]
+	}
+	p.json(fabric.Report{Instances: []fabric.InstanceStatus{{ID: "i-1", State: "running", Boots: 1}}})
+	for i.RootPassword != "" {
+		i = p.toldOf().Instances[0]
 	}
 }

@@ -162,7 +162,7 @@ func (s *stream) follow(ctx context.Context) error {
 		if first {
 			d.Full, first = true, false
 			region, _ := state.Regions.Get(snap, state.RegionKey)
-			d.Region = &fabric.Region{Name: region.Name, Account: region.Account, ShortID: region.ShortID, PublicPool: region.PublicPool, Endpoint: s.Endpoint}
+			d.Region = &fabric.Region{Name: region.Name, Account: region.Account, ShortID: region.ShortID, PublicPool: region.PublicPool, Endpoint: s.Endpoint, CA: s.CA}
 		}
 		if renew.IsZero() || !renew.After(s.Now()) {
 			a, err := s.agent(snap)

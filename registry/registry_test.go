@@ -412,3 +412,26 @@ func TestRepositoryPolicy(t *testing.T) {
 	stranger.host = ""
 	stranger.want(get(stranger), 404, "NAME_UNKNOWN")
 }
+
+// What the region itself fetches it fetches with a password for one repository,
+// for pulling, for a while.
+func TestPullPassword(t *testing.T) {
+	w := newWorld(t)
+	w.repo("app")
+	w.repo("other")
+	owner := w.as(root())
+	d := owner.push("app", random(64))
+	elsewhere := owner.push("other", random(64))
+	p, err := w.reg.PullPassword(account, "app", time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{world: w, password: p}
+	c.want(c.do("GET", "/v2/app/blobs/"+string(d), nil), 200, "")
+	c.want(c.do("GET", "/v2/other/blobs/"+string(elsewhere), nil), 403, "DENIED")
+	c.want(c.do("POST", "/v2/app/blobs/uploads/", nil), 403, "DENIED")
+	w.ahead.Store(int64(2 * time.Hour))
+	if r := c.do("GET", "/v2/app/blobs/"+string(d), nil); r.StatusCode == 200 {
+		t.Errorf("pulled with a password of yesterday: %s", r)
+	}
+}

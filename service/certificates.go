@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/berth-run/berth/store/state"
 )
 
 // An Authority is the region's own certificate authority, made at its first
@@ -49,6 +51,11 @@ func OpenAuthority(dir string, now time.Time) (*Authority, error) {
 		return nil, fmt.Errorf("certificate authority in %s: %w", dir, err)
 	}
 	return a, nil
+}
+
+// PEM is the authority's certificate.
+func (a *Authority) PEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
 }
 
 // CAPath is the file with the authority's certificate.
@@ -131,9 +138,14 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
-// Names are the names a region's endpoint answers to, besides addresses.
+// Names are the names a region's endpoint answers to, besides addresses: those
+// of this machine, and those by which VPCs reach it through endpoints.
 func Names(region string) []string {
-	return []string{"localhost", "*.localhost", "*.dkr.ecr." + region + ".localhost", "*." + region + ".localhost"}
+	names := []string{"localhost", "*.localhost", "*.dkr.ecr." + region + ".localhost", "*." + region + ".localhost"}
+	for _, s := range state.EndpointServices {
+		names = append(append(names, s.PrivateNames(region)...), "*."+s.Host+"."+region+".vpce.amazonaws.com")
+	}
+	return names
 }
 
 // TLS is a configuration with a certificate for the names and addresses. The

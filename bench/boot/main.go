@@ -27,7 +27,6 @@ import (
 	"github.com/berth-run/berth/aws/ec2"
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/iam"
-	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/store/state"
 	"github.com/berth-run/berth/test/lab"
 )
@@ -69,14 +68,7 @@ func run(ctx context.Context, n int, binary string) (err error) {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	var first times
-	err = every(ctx, func() (bool, error) {
-		first, err = b.boot(ctx)
-		if wire.Code(err) == "InsufficientInstanceCapacity" {
-			return false, nil // the region's machine has not joined yet
-		}
-		return true, err
-	})
+	first, err := b.boot(ctx)
 	if err != nil {
 		return err
 	}

@@ -179,6 +179,7 @@ func TestEndsByItself(t *testing.T) {
 	for _, c := range []struct{ end, behaviour, state, want, code string }{
 		{"inside", "stop", stopped, stopped, "Client.InstanceInitiatedShutdown"},
 		{"inside", "terminate", shuttingDown, terminated, "Client.InstanceInitiatedShutdown"},
+		{"rootless", "stop", shuttingDown, terminated, "Client.InvalidSnapshot.NotFound"},
 		{"crash", "terminate", stopped, stopped, "Server.InternalError"},
 		{"", "terminate", pending, running, ""},
 	} {
@@ -186,6 +187,19 @@ func TestEndsByItself(t *testing.T) {
 		w.settle()
 		if i := w.instance(); i.State != c.state || i.Want != c.want || i.StateCode != c.code {
 			t.Errorf("%+v: %s, wants %s, because %s", c, i.State, i.Want, i.StateCode)
+		}
+	}
+}
+
+// The Spot request of an instance is closed with it, whoever ends it.
+func TestSpotEnds(t *testing.T) {
+	for end, want := range map[string]string{"": "active fulfilled", "inside": "closed instance-terminated-by-user", "rootless": "closed system-error"} {
+		w := newWorld(t, node("n1", "", 1), func(tx *store.Tx) {
+			state.SpotRequests.Put(tx, &state.SpotRequest{ID: "sir-1", Account: "1", Instance: id, Type: "one-time", State: "active", StatusCode: "fulfilled"})
+		}, launched(func(i *state.Instance) { i.Spot, i.OnShutdown, i.State, i.Node = "sir-1", "terminate", running, "n1" }, reports(reportedStopped, 1, end)))
+		w.settle()
+		if s, _ := state.SpotRequests.Get(w.db.Snapshot(), "sir-1"); s.State+" "+s.StatusCode != want {
+			t.Errorf("%q: %s %s, want %s", end, s.State, s.StatusCode, want)
 		}
 	}
 }

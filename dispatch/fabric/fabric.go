@@ -52,6 +52,9 @@ type Region struct {
 	ShortID    string       `json:"shortId"`
 	PublicPool netip.Prefix `json:"publicPool"`
 	Endpoint   string       `json:"endpoint"` // base URL of the API on this machine
+	// CA is the certificate of the region's authority, as PEM: the roots that
+	// nodes make trust it.
+	CA string `json:"ca,omitempty"`
 }
 
 // Agent is what the node's hidden agent runs with.

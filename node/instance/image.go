@@ -60,7 +60,7 @@ func (m *Manager) clean(ctx context.Context, c Containers) error {
 	if err != nil {
 		return fmt.Errorf("images of instances: %w", err)
 	}
-	needed := map[string]bool{m.made(): true}
+	needed := map[string]bool{m.made().Image: true}
 	for _, r := range list {
 		needed[r.Image] = true
 	}
@@ -80,23 +80,23 @@ func (m *Manager) note() string { return filepath.Join(m.cfg.Data, "root.json") 
 
 type note struct {
 	Image string `json:"image"`
+	Trust string `json:"trust"` // the authority that it trusts, with the machine's
 }
 
-// made is the digest of that image, "" if there is none.
-func (m *Manager) made() string {
-	var have note
+// made is what the note says, nothing if there is none.
+func (m *Manager) made() (have note) {
 	if b, err := os.ReadFile(m.note()); err != nil || json.Unmarshal(b, &have) != nil {
-		return ""
+		return note{}
 	}
-	return have.Image
+	return have
 }
 
 // root answers the image of the ECS-optimized AMIs, which is made once on each machine.
-func (m *Manager) root(ctx context.Context, c Containers) (runtime.Image, error) {
+func (m *Manager) root(ctx context.Context, c Containers, region fabric.Region) (runtime.Image, error) {
 	m.rootMu.Lock()
 	defer m.rootMu.Unlock()
-	if made := m.made(); made != "" {
-		img, err := c.Image(ctx, made)
+	if made := m.made(); made.Image != "" && made.Trust == region.CA {
+		img, err := c.Image(ctx, made.Image)
 		if err == nil || !errors.Is(err, runtime.ErrNotFound) {
 			return img, err
 		}
@@ -107,7 +107,7 @@ func (m *Manager) root(ctx context.Context, c Containers) (runtime.Image, error)
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
-	made, err := root.Write(f, root.System{})
+	made, err := root.Write(f, root.System{Trust: region.CA})
 	if err != nil {
 		return runtime.Image{}, fmt.Errorf("root of the ECS-optimized image: %w", err)
 	}
@@ -116,7 +116,7 @@ func (m *Manager) root(ctx context.Context, c Containers) (runtime.Image, error)
 	if err != nil {
 		return runtime.Image{}, fmt.Errorf("root of the ECS-optimized image: %w", err)
 	}
-	b, err := json.Marshal(note{img.Digest})
+	b, err := json.Marshal(note{img.Digest, region.CA})
 	if err != nil {
 		return runtime.Image{}, err
 	}

@@ -376,12 +376,12 @@ func (i *instance) create(ctx context.Context, c Containers, w *fabric.Instance)
 }
 
 func (i *instance) image(ctx context.Context, c Containers, w *fabric.Instance) (runtime.Image, error) {
-	if w.Root == "" {
-		return i.m.root(ctx, c)
-	}
 	i.m.mu.Lock()
 	region := i.m.region
 	i.m.mu.Unlock()
+	if w.Root == "" {
+		return i.m.root(ctx, c, region)
+	}
 	return pull(ctx, c, w.Root, w.RootPassword, region)
 }
 

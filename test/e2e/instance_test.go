@@ -129,6 +129,10 @@ say script "$(get user-data | head -1)"
 say names "$(getent hosts $(hostname) | wc -l)"
 say api "$(curl -s -o /dev/null -w '%{http_code}' http://API/_berth/health)"
 say socket "$(curl -s -o /dev/null -m 2 -w '%{http_code}' http://127.0.0.1:PORT/_berth/health)"
+for host in ecs.us-east-1.amazonaws.com VPCE; do
+  code=$code$(curl -sS -o /dev/null -w '%{http_code} %{ssl_verify_result} ' https://$host/_berth/health)
+done
+say https "$code"
 touch /root/first
 say end ""
 `
@@ -140,11 +144,15 @@ func TestInstance(t *testing.T) {
 	t.Parallel()
 	w := fresh(t)
 	w.profile(t, "machines", containerInstanceRole)
+	endpoint := w.aws(t, "ec2", "create-vpc-endpoint", "--vpc-endpoint-type", "Interface", "--service-name", "com.amazonaws.us-east-1.ecs", "--vpc-id", w.vpc,
+		"--subnet-ids", w.subnets[0], "--security-group-ids", w.open, "--private-dns-enabled", "--query", "VpcEndpoint.VpcEndpointId", "--output", "text")
+	w.until(t, "available", "ec2", "describe-vpc-endpoints", "--vpc-endpoint-ids", endpoint, "--query", "VpcEndpoints[0].State")
+	name := w.aws(t, "ec2", "describe-vpc-endpoints", "--vpc-endpoint-ids", endpoint, "--query", "VpcEndpoints[0].DnsEntries[0].DnsName", "--output", "text")
 	u, err := url.Parse(w.Endpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := strings.NewReplacer("API", w.inside(t), "PORT", u.Port()).Replace(look)
+	script := strings.NewReplacer("API", w.inside(t), "VPCE", name, "PORT", u.Port()).Replace(look)
 	id := w.launch(t, script, "--iam-instance-profile", "Name=machines", "--tag-specifications", "ResourceType=instance,Tags=[{Key=Name,Value=one}]")
 	out := w.consoleHas(t, id, "[end]", 1)
 	said := func(key string) string {
@@ -159,7 +167,7 @@ func TestInstance(t *testing.T) {
 		"root":    "bin dev etc home lib lib64 mnt opt proc root run sbin srv sys tmp usr var",
 		"caps":    "CapBnd:00000000a80435fb", // docker's and NET_ADMIN
 		"devices": "console core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero",
-		"run":     "", "cgroup": "/", "v1": "401", "id": id, "role": "machines", "key": "ASIA", "script": "#!/bin/bash", "names": "1", "api": "200", "socket": "000",
+		"run":     "", "cgroup": "/", "v1": "401", "id": id, "role": "machines", "key": "ASIA", "script": "#!/bin/bash", "names": "1", "api": "200", "socket": "000", "https": "200 0 200 0",
 	} {
 		if got := said(key); got != want && !(key == "devices" && got == strings.Replace(want, "console ", "", 1)) {
 			t.Errorf("%s: %q, want %q", key, got, want)

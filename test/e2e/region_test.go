@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-run/berth/aws/ec2"
 	"github.com/berth-run/berth/aws/ecr"
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/test/lab"
@@ -41,6 +42,31 @@ func fresh(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// A region that says it is up takes instances.
+func TestReady(t *testing.T) {
+	t.Parallel()
+	r, err := lab.Up(deadline(t), lab.Options{Binary: binary, Dir: filepath.Join(t.TempDir(), "region")})
+	if r != nil {
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if err := r.Down(ctx, true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The image of the parameter is looked up by the call itself: it is the first.
+	_, err = lab.Do[ec2.RunInstancesOutput](deadline(t), r.Root, lab.EC2, "RunInstances", &ec2.RunInstancesInput{
+		ImageId:      new("resolve:ssm:/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"),
+		InstanceType: "t3.nano", MinCount: new(int32(1)), MaxCount: new(int32(1))})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // page is a container whose front page bears a name.

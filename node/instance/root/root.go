@@ -86,6 +86,8 @@ var links = map[string]string{
 type System struct {
 	Root string   // "" is "/"
 	Path []string // where programs are; nil is where systems have them
+	// Trust is, as PEM, what the root trusts beside the authorities of the machine.
+	Trust string
 }
 
 func (s System) at(p string) string {
@@ -167,11 +169,19 @@ func (b *builder) collect() (missing []string, err error) {
 			}
 		}
 	}
+	trust := b.Trust
 	for _, c := range certificates {
 		if st, err := os.Stat(b.at(c)); err == nil && st.Mode().IsRegular() {
-			b.entries["etc/ssl/certs/ca-certificates.crt"] = entry{source: b.at(c), mode: 0o644}
+			machine, err := os.ReadFile(b.at(c))
+			if err != nil {
+				return nil, fmt.Errorf("authorities of this machine: %w", err)
+			}
+			trust = strings.TrimSuffix(string(machine), "\n") + "\n" + trust
 			break
 		}
+	}
+	if trust != "" {
+		b.entries["etc/ssl/certs/ca-certificates.crt"] = entry{text: trust, mode: 0o644}
 	}
 	for p, text := range own() {
 		e := entry{text: text, mode: 0o644}
