@@ -85,11 +85,14 @@ func give(p *control.Plan, in control.Input, region *state.Region, free *state.A
 			return
 		}
 	}
-	node := ""
+	node, kind := "", "interface"
 	if ci, ok := state.ContainerInstances.Get(in.Read, t.Instance); ok {
 		node = ci.Node
 		if machine, ok := state.Instances.Get(in.Read, ci.EC2InstanceID); ok && node == "" {
 			node = machine.Node
+		}
+		if _, trunked := ci.Attribute("ecs.awsvpc-trunk-id"); trunked {
+			kind = "branch"
 		}
 	}
 	eni, leases, err := state.NewInterface(free, "eni-"+in.NewID()[:17], subnet, state.InterfaceAddresses{Public: t.Network.AssignPublicIp == "ENABLED" && t.LaunchType == "FARGATE"}, in.Now)
@@ -101,7 +104,7 @@ func give(p *control.Plan, in control.Input, region *state.Region, free *state.A
 		fail(fmt.Sprintf("Unexpected EC2 error while attempting to Create Network Interface in subnet '%s': InsufficientFreeAddressesInSubnet", subnet.ID))
 		return
 	}
-	eni.Account, eni.Groups, eni.Node, eni.Task, eni.RequesterManaged = t.Account, groups, node, t.ARN, true
+	eni.Account, eni.Groups, eni.Node, eni.Task, eni.RequesterManaged, eni.Type = t.Account, groups, node, t.ARN, true, kind
 	eni.Description = fmt.Sprintf("arn:aws:ecs:%s:%s:attachment/%s", region.Name, t.Account, a.ID)
 	eni.AttachmentID = "eni-attach-" + in.NewID()[:17]
 	for _, tag := range t.Tags {

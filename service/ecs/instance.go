@@ -102,16 +102,23 @@ func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterCon
 		if err != nil {
 			return err
 		}
+		trunk := ""
 		if host != nil {
 			n.Node = host.Node
 			if host.ContainerInstance != n.ARN {
 				h := *host
 				h.ContainerInstance = n.ARN
 				state.Instances.Put(tx, &h)
+				host = &h
 			}
+			trunk = e.trunk(tx, e.caller(ctx), host, old != nil)
 		}
 		if n.Attributes, err = registered(tx, old, &n, in.Attributes, id); err != nil {
 			return err
+		}
+		if trunk != "" {
+			n.Attributes = slices.DeleteFunc(n.Attributes, func(a api.Attribute) bool { return val(a.Name) == trunkAttribute })
+			n.Attributes = append(n.Attributes, api.Attribute{Name: new(trunkAttribute), Value: &trunk})
 		}
 		if len(in.TotalResources) > 0 {
 			n.Registered = in.TotalResources
