@@ -18,6 +18,7 @@ import (
 
 	"github.com/berth-run/berth/aws/ec2"
 	"github.com/berth-run/berth/aws/ecs"
+	"github.com/berth-run/berth/aws/logs"
 	"github.com/berth-run/berth/aws/wire"
 	"github.com/berth-run/berth/test/lab"
 )
@@ -258,6 +259,14 @@ type modes struct {
 	one, two *machine
 	hosts    string // group of both
 	outsider *peer  // a Fargate task in their VPC
+	sent     []sent // what flow logs are to say at the end
+}
+
+// sent is a connection that was tried, once.
+type sent struct {
+	eni, from, to string // interface ("eni-…"), addresses
+	port          string
+	accepted      bool
 }
 
 // What tasks of the network modes bridge, host, none and awsvpc have on
@@ -267,6 +276,7 @@ func TestModes(t *testing.T) {
 	w.profile(t, "machines", containerInstanceRole)
 	w.hosts = *call[ec2.CreateSecurityGroupOutput](t, w.world, lab.EC2, "CreateSecurityGroup", &ec2.CreateSecurityGroupInput{GroupName: new("hosts"), Description: new("instances")}).GroupId
 	w.allow(t, w.hosts, dynamic)
+	w.logFlows(t)
 	w.one = w.machine(t, "t3.small", w.subnets[0], w.hosts, "ECS_AWSVPC_BLOCK_IMDS=true", true)
 	w.two = w.machine(t, "t3.small", w.subnets[0], w.hosts, "ECS_DYNAMIC_HOST_PORT_RANGE=40000-40009", true)
 	outsider := w.detached(t, w.page("outsider"))
@@ -282,8 +292,10 @@ func TestModes(t *testing.T) {
 	t.Run("none", w.none)
 	t.Run("awsvpc", w.awsvpc)
 	t.Run("addresses", w.addresses)
+	t.Run("trunk", w.trunk)
 	t.Run("kills", w.kills)
 	t.Run("stops", w.stops)
+	t.Run("flows", w.flows)
 	w.leave(t, w.one, w.two)
 	outsider.stop("")
 	if err := w.empty(deadline(t)); err != nil {
@@ -522,6 +534,10 @@ func (w *modes) awsvpc(t *testing.T) {
 	w.outsider.reaches(t, to)
 	w.outsider.misses(t, a.private()+":81")
 	w.outsider.reaches(t, b.private()+":81")
+	page := w.outsider.says(t, "/")
+	_, from, _ := strings.Cut(page, " at ")
+	from, _, _ = strings.Cut(from, ":")
+	w.sent = append(w.sent, sent{*x.NetworkInterfaceId, from, a.private(), "81", false}, sent{*y.NetworkInterfaceId, from, b.private(), "81", true})
 	// From its own instance, from others, and from each other.
 	bridged := w.place(t, w.one.on(w.defineFor(t, ecs.NetworkModeBridge, publish(w.box("client", "serve", "80"), 80, 0))))[0]
 	local := &peer{at: w.one.public + ":" + port(bound(t, bridged.describe(), "client")[80])}
@@ -562,6 +578,73 @@ func (w *modes) awsvpc(t *testing.T) {
 	// What a task leaves, the next one has.
 	b.stop("")
 	w.place(t, w.one.in(d, subnet, w.open))
+}
+
+// logFlows makes a flow log of the whole VPC.
+func (w *modes) logFlows(t *testing.T) {
+	w.aws(t, "iam", "create-role", "--role-name", "flows", "--assume-role-policy-document",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"vpc-flow-logs.amazonaws.com"},"Action":"sts:AssumeRole"}]}`)
+	w.aws(t, "iam", "put-role-policy", "--role-name", "flows", "--policy-name", "write", "--policy-document",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"logs:*","Resource":"*"}]}`)
+	w.aws(t, "ec2", "create-flow-logs", "--resource-type", "VPC", "--resource-ids", w.vpc, "--traffic-type", "ALL", "--log-group-name", "/flows",
+		"--max-aggregation-interval", "60", "--deliver-logs-permission-arn", "arn:aws:iam::"+w.Account+":role/flows")
+}
+
+// flows: the log of an interface has the packets that were sent, and no others
+// between the two at that port.
+func (w *modes) flows(t *testing.T) {
+	if len(w.sent) != 2 {
+		t.Fatalf("%d connections were tried", len(w.sent))
+	}
+	for _, s := range w.sent {
+		var lines []string
+		in := &logs.GetLogEventsInput{LogGroupName: new("/flows"), LogStreamName: new(s.eni + "-all"), StartFromHead: new(true)}
+		verdict := "REJECT"
+		if s.accepted {
+			verdict = "ACCEPT"
+		}
+		to, back := 0, 0
+		err := lab.Until(deadline(t), func(ctx context.Context) (bool, error) {
+			events, err := lab.Do[logs.GetLogEventsOutput](ctx, w.Root, lab.Logs, "GetLogEvents", in)
+			if codeOf(err) == "ResourceNotFoundException" {
+				return false, nil
+			} else if err != nil {
+				return false, err
+			}
+			lines, to, back = nil, 0, 0
+			for _, e := range events.Events {
+				f := strings.Fields(*e.Message)
+				if len(f) != 14 || f[0] != "2" || f[1] != w.Account || f[2] != s.eni {
+					return false, fmt.Errorf("line %q", *e.Message)
+				}
+				switch {
+				case f[3] == s.from && f[4] == s.to && f[6] == s.port:
+					lines = append(lines, *e.Message)
+					n, _ := strconv.Atoi(f[8])
+					to += n
+				case f[3] == s.to && f[4] == s.from && f[5] == s.port:
+					lines = append(lines, *e.Message)
+					n, _ := strconv.Atoi(f[8])
+					back += n
+				}
+			}
+			return to > 0, nil
+		})
+		if err != nil {
+			t.Errorf("flows of %+v: %v", s, err)
+			continue
+		}
+		for _, l := range lines {
+			if !strings.HasSuffix(l, " "+verdict+" OK") || !strings.Contains(l, " 6 ") {
+				t.Errorf("%+v: line %q", s, l)
+			}
+		}
+		// A connection that is refused is one packet; one that is made and
+		// closed takes at least two in each direction.
+		if !s.accepted && (to != 1 || back != 0) || s.accepted && (to < 2 || back < 2) {
+			t.Errorf("%+v: %d packets, %d back: %q", s, to, back, lines)
+		}
+	}
 }
 
 // addresses: of a further range of the VPC, and of a subnet that has none.
@@ -621,6 +704,40 @@ func (w *modes) addresses(t *testing.T) {
 	for _, id := range all[1:] {
 		call[ec2.DeleteNetworkInterfaceOutput](t, w.world, lab.EC2, "DeleteNetworkInterface", &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: &id})
 	}
+}
+
+// trunk: with the account's setting an instance that registers has a trunk
+// interface, and as many tasks as its type has branches.
+func (w *modes) trunk(t *testing.T) {
+	w.aws(t, "ecs", "put-account-setting-default", "--name", "awsvpcTrunking", "--value", "enabled")
+	m := w.machine(t, "m5.large", w.subnets[0], w.hosts, "", true)
+	m.ready(t)
+	w.aws(t, "ecs", "put-account-setting-default", "--name", "awsvpcTrunking", "--value", "disabled")
+	enis := call[ec2.DescribeNetworkInterfacesOutput](t, w.world, lab.EC2, "DescribeNetworkInterfaces", &ec2.DescribeNetworkInterfacesInput{
+		Filters: []ec2.Filter{{Name: new("attachment.instance-id"), Values: []string{m.id}}, {Name: new("interface-type"), Values: []string{"trunk"}}}}).NetworkInterfaces
+	if len(enis) != 1 {
+		t.Fatalf("trunk interfaces: %s", show(enis))
+	}
+	w.until(t, *enis[0].NetworkInterfaceId, "ecs", "list-attributes", "--target-type", "container-instance", "--attribute-name", "ecs.awsvpc-trunk-id", "--query", "attributes[].value")
+	d := w.defineFor(t, ecs.NetworkModeAwsvpc, w.box("web", "serve", "80"))
+	in := m.in(d, m.subnet, w.open)
+	in.Count = new(int32(10))
+	tasks := w.place(t, in)
+	if len(tasks) != 10 {
+		t.Fatalf("%d tasks", len(tasks))
+	}
+	for _, k := range tasks[8:] {
+		w.outsider.reaches(t, k.private()+":80")
+		if i := k.interfaceOf(t); i.InterfaceType != "branch" {
+			t.Errorf("interface %s", show(i))
+		}
+	}
+	in.Count = nil
+	m.refuses(t, in, "RESOURCE:ENI")
+	for _, k := range tasks {
+		k.stop("")
+	}
+	w.leave(t, m)
 }
 
 // kills: whoever beside an instance is killed, its tasks have their processes,
