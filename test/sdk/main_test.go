@@ -33,7 +33,7 @@ import (
 )
 
 // patience is how long anything may take. Nothing is measured with it.
-const patience = 90 * time.Second
+const patience = 12 * time.Second
 
 // A world is the region of the tests and the SDK's clients of it.
 type world struct {
