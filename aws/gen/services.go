@@ -51,7 +51,7 @@ var services = []service{
 	{pkg: "ec2", title: "Amazon EC2", style: "StyleEC2", operations: strings.Fields(ec2Operations)},
 	{pkg: "logs", title: "Amazon CloudWatch Logs", style: "StyleLogs"},
 	{pkg: "autoscaling", title: "Amazon EC2 Auto Scaling", style: "StyleQuery"},
-	{pkg: "ssm", title: "AWS Systems Manager", style: "StyleLogs"},
+	{pkg: "ssm", title: "AWS Systems Manager", style: "StyleSSM"},
 }
 
 // maxEnum is the number of values from which an enum is left open: no

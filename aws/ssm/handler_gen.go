@@ -756,7 +756,7 @@ var description = wire.Description{
 	TargetPrefix: "AmazonSSM",
 	APIVersion:   "2014-11-06",
 	XMLNamespace: "",
-	Style:        wire.StyleLogs,
+	Style:        wire.StyleSSM,
 	Schemas:      &schemas,
 	Errors:       errorTypes,
 	Known:        known,

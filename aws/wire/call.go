@@ -286,6 +286,8 @@ func (c *Call) internal(requestID string) *APIError {
 			code = "ServerException"
 		case StyleLogs:
 			code = "ServiceUnavailableException"
+		case StyleSSM:
+			code = "InternalServerError"
 		case StyleEC2:
 			code = "InternalError"
 		case StyleQuery:

@@ -33,6 +33,8 @@ const (
 	StyleEC2
 	// StyleLogs: the common words under InvalidParameterException.
 	StyleLogs
+	// StyleSSM: the common words under ValidationException.
+	StyleSSM
 )
 
 // Validate checks an input of o against the constraints of its model and
@@ -260,6 +262,8 @@ func (v *validator) err() error {
 		return first.ec2()
 	case StyleLogs:
 		return bad("InvalidParameterException", v.commonText())
+	case StyleSSM:
+		return bad("ValidationException", v.commonText())
 	}
 	return bad("ValidationError", v.commonText())
 }

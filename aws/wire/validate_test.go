@@ -15,6 +15,7 @@ import (
 	"github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/aws/iam"
 	"github.com/berth-run/berth/aws/logs"
+	"github.com/berth-run/berth/aws/ssm"
 	"github.com/berth-run/berth/aws/sts"
 	"github.com/berth-run/berth/aws/wire"
 )
@@ -56,6 +57,9 @@ func TestValidationTexts(t *testing.T) {
 			"ValidationError: 1 validation error detected: Value '0' at 'maxItems' failed to satisfy constraint: Member must have value greater than or equal to 1"},
 		{sts.NewService(nil), "AssumeRole", &sts.AssumeRoleInput{RoleArn: new("arn:aws:iam::1:role/r"), RoleSessionName: new("s1"), DurationSeconds: new(int32(899))},
 			"ValidationError: 1 validation error detected: Value '899' at 'durationSeconds' failed to satisfy constraint: Member must have value greater than or equal to 900"},
+
+		{ssm.NewService(nil), "GetParameter", &ssm.GetParameterInput{},
+			"ValidationException: 1 validation error detected: Value null at 'name' failed to satisfy constraint: Member must not be null"},
 
 		{ec2.NewService(nil), "DeleteVpc", &ec2.DeleteVpcInput{}, "MissingParameter: The request must contain the parameter vpcId"},
 		{ec2.NewService(nil), "DescribeVpcs", &ec2.DescribeVpcsInput{MaxResults: new(int32(3))},

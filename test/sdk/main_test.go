@@ -51,7 +51,7 @@ type world struct {
 	vpc      string   // the default one
 	subnets  []string // of it
 	group    string   // its default security group
-	machine  string   // AMI of the image
+	machine  string   // the ECS-optimized AMI
 	exec     string   // ARN of the tasks' execution role
 }
 
@@ -170,11 +170,11 @@ func (w *world) furnish(ctx context.Context) error {
 	if err := w.Push(ctx, "box:1", w.password, box); err != nil {
 		return err
 	}
-	machine, err := w.ec2.RegisterImage(ctx, &ec2.RegisterImageInput{Name: new("machine"), ImageLocation: &w.image})
+	machine, err := w.ssm.GetParameter(ctx, &ssm.GetParameterInput{Name: new("/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id")})
 	if err != nil {
 		return err
 	}
-	w.machine = *machine.ImageId
+	w.machine = *machine.Parameter.Value
 	return nil
 }
 

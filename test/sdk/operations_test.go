@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	systems "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/aws/smithy-go/middleware"
 )
 
@@ -127,12 +128,39 @@ func unchecked(service string) any {
 	return cloudwatchlogs.NewFromConfig(c)
 }
 
+const (
+	anyUUID     = "00000000-0000-0000-0000-000000000000"
+	anyInstance = "i-00000000000000000"
+)
+
 // inputs are what the models require of operations that are not answered: the
 // refusal comes after the model's constraints have been checked.
 var inputs = map[string]any{
-	"GetScheduledQueryHistory":         &cloudwatchlogs.GetScheduledQueryHistoryInput{Identifier: new("q"), StartTime: new(int64(1)), EndTime: new(int64(2))},
-	"ListAggregateLogGroupSummaries":   &cloudwatchlogs.ListAggregateLogGroupSummariesInput{GroupBy: logs.ListAggregateLogGroupSummariesGroupByDataSourceNameAndType},
-	"ListSourcesForS3TableIntegration": &cloudwatchlogs.ListSourcesForS3TableIntegrationInput{IntegrationArn: new("arn:aws:logs:us-east-1:000000000000:integration:x")},
+	"DescribeAssociationExecutionTargets":               &ssm.DescribeAssociationExecutionTargetsInput{AssociationId: new(anyUUID), ExecutionId: new(anyUUID)},
+	"DescribeAssociationExecutions":                     &ssm.DescribeAssociationExecutionsInput{AssociationId: new(anyUUID)},
+	"DescribeAutomationStepExecutions":                  &ssm.DescribeAutomationStepExecutionsInput{AutomationExecutionId: new(anyUUID)},
+	"DescribeEffectiveInstanceAssociations":             &ssm.DescribeEffectiveInstanceAssociationsInput{InstanceId: new(anyInstance)},
+	"DescribeEffectivePatchesForPatchBaseline":          &ssm.DescribeEffectivePatchesForPatchBaselineInput{BaselineId: new("pb-00000000000000000")},
+	"DescribeInstanceAssociationsStatus":                &ssm.DescribeInstanceAssociationsStatusInput{InstanceId: new(anyInstance)},
+	"DescribeInstancePatchStates":                       &ssm.DescribeInstancePatchStatesInput{InstanceIds: []string{anyInstance}},
+	"DescribeInstancePatchStatesForPatchGroup":          &ssm.DescribeInstancePatchStatesForPatchGroupInput{PatchGroup: new("g")},
+	"DescribeInstancePatches":                           &ssm.DescribeInstancePatchesInput{InstanceId: new(anyInstance)},
+	"DescribeMaintenanceWindowExecutionTaskInvocations": &ssm.DescribeMaintenanceWindowExecutionTaskInvocationsInput{WindowExecutionId: new(anyUUID), TaskId: new(anyUUID)},
+	"DescribeMaintenanceWindowExecutionTasks":           &ssm.DescribeMaintenanceWindowExecutionTasksInput{WindowExecutionId: new(anyUUID)},
+	"DescribeMaintenanceWindowExecutions":               &ssm.DescribeMaintenanceWindowExecutionsInput{WindowId: new("mw-00000000000000000")},
+	"DescribeMaintenanceWindowTargets":                  &ssm.DescribeMaintenanceWindowTargetsInput{WindowId: new("mw-00000000000000000")},
+	"DescribeMaintenanceWindowTasks":                    &ssm.DescribeMaintenanceWindowTasksInput{WindowId: new("mw-00000000000000000")},
+	"DescribeMaintenanceWindowsForTarget":               &ssm.DescribeMaintenanceWindowsForTargetInput{ResourceType: systems.MaintenanceWindowResourceTypeInstance, Targets: []systems.Target{}},
+	"DescribePatchProperties":                           &ssm.DescribePatchPropertiesInput{OperatingSystem: systems.OperatingSystemDebian, Property: systems.PatchPropertyPatchPriority},
+	"DescribeSessions":                                  &ssm.DescribeSessionsInput{State: systems.SessionStateActive},
+	"GetCommandInvocation":                              &ssm.GetCommandInvocationInput{CommandId: new(anyUUID), InstanceId: new(anyInstance)},
+	"GetResourcePolicies":                               &ssm.GetResourcePoliciesInput{ResourceArn: new("arn:aws:ssm:us-east-1:000000000000:parameter/p")},
+	"ListAssociationVersions":                           &ssm.ListAssociationVersionsInput{AssociationId: new(anyUUID)},
+	"ListDocumentVersions":                              &ssm.ListDocumentVersionsInput{Name: new("document")},
+	"ListNodesSummary":                                  &ssm.ListNodesSummaryInput{Aggregators: []systems.NodeAggregator{{AggregatorType: systems.NodeAggregatorTypeCount, AttributeName: systems.NodeAttributeNameRegion, TypeName: systems.NodeTypeNameInstance}}},
+	"GetScheduledQueryHistory":                          &cloudwatchlogs.GetScheduledQueryHistoryInput{Identifier: new("q"), StartTime: new(int64(1)), EndTime: new(int64(2))},
+	"ListAggregateLogGroupSummaries":                    &cloudwatchlogs.ListAggregateLogGroupSummariesInput{GroupBy: logs.ListAggregateLogGroupSummariesGroupByDataSourceNameAndType},
+	"ListSourcesForS3TableIntegration":                  &cloudwatchlogs.ListSourcesForS3TableIntegrationInput{IntegrationArn: new("arn:aws:logs:us-east-1:000000000000:integration:x")},
 }
 
 // call calls an operation with as little input as may be.

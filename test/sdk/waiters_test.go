@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	ecrtypes "github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -74,6 +73,21 @@ func waits[In, Options any](t *testing.T, w waiter[In, Options], in *In) {
 	})
 	if answers != 3 {
 		t.Errorf("%T: ended after %d answers: %v", w, answers, err)
+	}
+}
+
+// meanwhile demands that what is not yet there is waited for, and that its
+// being made ends that.
+func meanwhile[In, Options any](t *testing.T, w waiter[In, Options], in *In, create func(context.Context) error) {
+	t.Helper()
+	waits(t, w, in)
+	waited := make(chan error, 1)
+	go func() { waited <- wait(t.Context(), w, in, ignore) }()
+	if err := create(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-waited; err != nil {
+		t.Errorf("%T: %v", w, err)
 	}
 }
 
@@ -232,48 +246,32 @@ func newDaemon(t *testing.T, name string) (daemon, deployment string) {
 func TestIAMWaiters(t *testing.T) {
 	t.Parallel()
 	c := w.iam
-	// Each waits for what is made meanwhile.
-	meanwhile := func(t *testing.T, wait func() error, create func(context.Context) error) {
-		t.Helper()
-		waited := make(chan error, 1)
-		go func() { waited <- wait() }()
-		if err := create(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if err := <-waited; err != nil {
-			t.Error(err)
-		}
-	}
 	name := new("waited")
 	waitFor(t, "iam", map[string]func(t *testing.T){
 		"RoleExists": func(t *testing.T) {
 			exists, in := iam.NewRoleExistsWaiter(c), &iam.GetRoleInput{RoleName: name}
-			waits(t, exists, in)
-			meanwhile(t, func() error { return wait(t.Context(), exists, in, ignore) }, func(ctx context.Context) error {
+			meanwhile(t, exists, in, func(ctx context.Context) error {
 				_, err := c.CreateRole(ctx, &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: new(trustTasks)})
 				return err
 			})
 		},
 		"UserExists": func(t *testing.T) {
 			exists, in := iam.NewUserExistsWaiter(c), &iam.GetUserInput{UserName: name}
-			waits(t, exists, in)
-			meanwhile(t, func() error { return wait(t.Context(), exists, in, ignore) }, func(ctx context.Context) error {
+			meanwhile(t, exists, in, func(ctx context.Context) error {
 				_, err := c.CreateUser(ctx, &iam.CreateUserInput{UserName: name})
 				return err
 			})
 		},
 		"PolicyExists": func(t *testing.T) {
 			exists, in := iam.NewPolicyExistsWaiter(c), &iam.GetPolicyInput{PolicyArn: new("arn:aws:iam::" + w.Account + ":policy/waited")}
-			waits(t, exists, in)
-			meanwhile(t, func() error { return wait(t.Context(), exists, in, ignore) }, func(ctx context.Context) error {
+			meanwhile(t, exists, in, func(ctx context.Context) error {
 				_, err := c.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: name, PolicyDocument: new(allowNothing)})
 				return err
 			})
 		},
 		"InstanceProfileExists": func(t *testing.T) {
 			exists, in := iam.NewInstanceProfileExistsWaiter(c), &iam.GetInstanceProfileInput{InstanceProfileName: name}
-			waits(t, exists, in)
-			meanwhile(t, func() error { return wait(t.Context(), exists, in, ignore) }, func(ctx context.Context) error {
+			meanwhile(t, exists, in, func(ctx context.Context) error {
 				_, err := c.CreateInstanceProfile(ctx, &iam.CreateInstanceProfileInput{InstanceProfileName: name})
 				return err
 			})
@@ -294,38 +292,6 @@ func TestECRWaiters(t *testing.T) {
 		// Nothing scans; who waits for a scan is told at once.
 		"ImageScanComplete": func(t *testing.T) {
 			fails(t, ecr.NewImageScanCompleteWaiter(c), &ecr.DescribeImageScanFindingsInput{RepositoryName: box, ImageId: &ecrtypes.ImageIdentifier{ImageTag: new("1")}}, "ScanNotFoundException")
-		},
-	})
-}
-
-func TestEC2Waiters(t *testing.T) {
-	t.Parallel()
-	c := w.ec2
-	waitFor(t, "ec2", map[string]func(t *testing.T){
-		"VpcAvailable": func(t *testing.T) {
-			succeeds(t, ec2.NewVpcAvailableWaiter(c), &ec2.DescribeVpcsInput{})
-			fails(t, ec2.NewVpcAvailableWaiter(c), &ec2.DescribeVpcsInput{VpcIds: []string{"vpc-00000000000000000"}}, "InvalidVpcID.NotFound")
-		},
-		"VpcExists": func(t *testing.T) {
-			succeeds(t, ec2.NewVpcExistsWaiter(c), &ec2.DescribeVpcsInput{})
-			waits(t, ec2.NewVpcExistsWaiter(c), &ec2.DescribeVpcsInput{VpcIds: []string{"vpc-00000000000000000"}})
-		},
-		"SubnetAvailable": func(t *testing.T) {
-			succeeds(t, ec2.NewSubnetAvailableWaiter(c), &ec2.DescribeSubnetsInput{SubnetIds: w.subnets})
-			fails(t, ec2.NewSubnetAvailableWaiter(c), &ec2.DescribeSubnetsInput{SubnetIds: []string{"subnet-00000000000000000"}}, "InvalidSubnetID.NotFound")
-		},
-		"SecurityGroupExists": func(t *testing.T) {
-			succeeds(t, ec2.NewSecurityGroupExistsWaiter(c), &ec2.DescribeSecurityGroupsInput{GroupIds: []string{w.group}})
-			waits(t, ec2.NewSecurityGroupExistsWaiter(c), &ec2.DescribeSecurityGroupsInput{GroupIds: []string{"sg-00000000000000000"}})
-		},
-		"InternetGatewayExists": func(t *testing.T) {
-			succeeds(t, ec2.NewInternetGatewayExistsWaiter(c), &ec2.DescribeInternetGatewaysInput{})
-			// The waiter knows a code that EC2 never answers, and so does not wait here.
-			fails(t, ec2.NewInternetGatewayExistsWaiter(c), &ec2.DescribeInternetGatewaysInput{InternetGatewayIds: []string{"igw-00000000000000000"}}, "InvalidInternetGatewayID.NotFound")
-		},
-		// The interfaces of tasks are in use for as long as there are any.
-		"NetworkInterfaceAvailable": func(t *testing.T) {
-			fails(t, ec2.NewNetworkInterfaceAvailableWaiter(c), &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{"eni-00000000000000000"}}, failure)
 		},
 	})
 }
