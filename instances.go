@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -16,8 +15,6 @@ import (
 	"github.com/berth-run/berth/agent/bridge"
 	"github.com/berth-run/berth/agent/containerd"
 	"github.com/berth-run/berth/agent/engine"
-	"github.com/berth-run/berth/agent/runtime"
-	"github.com/berth-run/berth/dispatch/fabric"
 	"github.com/berth-run/berth/node"
 	"github.com/berth-run/berth/node/instance"
 	"github.com/berth-run/berth/process"
@@ -31,9 +28,6 @@ func instances(n node.Layout, binary string, agentArgs []string) *node.Instances
 			return containerd.New(containerd.Config{
 				Address: socket, Namespace: p.Namespace, Dir: p.Dir, Cgroup: p.Cgroup, OCIRuntime: ociRuntime, InitPath: binary, Exits: n.Containerd().Exits(),
 			})
-		},
-		Pull: func(context.Context, instance.Containers, string, fabric.Instance, fabric.Region) (runtime.Image, error) {
-			return runtime.Image{}, errors.New("images whose root is in a registry are not supported yet")
 		},
 	}
 }

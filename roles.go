@@ -164,6 +164,7 @@ func agentRole(ctx context.Context, o cli.RoleOptions) error {
 	}
 	rt, err := containerd.New(containerd.Config{
 		Address: a.Containerd, Namespace: n.Namespace(), Dir: n.AgentRun(), Cgroup: n.Cgroup(),
+		Others:     []string{node.InstanceGroup},
 		OCIRuntime: a.OCIRuntime, InitPath: initPath, Exits: n.Containerd().Exits(),
 	})
 	if err != nil {

@@ -187,7 +187,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	mint := minter{authorizer, sessions, now}
 	flows := &flowWriter{db, ec2API, logsAPI, authorizer, c.Region, log.With("part", "flow logs")}
 	s.dispatch = dispatch.New(dispatch.Config{DB: db, Log: log.With("part", "dispatch"), Now: now, NewID: newID,
-		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, Flows: flows.write,
+		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, PullPassword: s.registry.PullPassword, Flows: flows.write,
 		Authorize: func(r *http.Request, action, resource string) error {
 			snap := db.Snapshot()
 			caller, err := verifier.Verify(snap, r, nil, "ecs")

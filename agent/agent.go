@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -339,6 +340,14 @@ var capabilities = []string{
 	"com.amazonaws.ecs.capability.logging-driver.none",
 }
 
+// beside are what an agent beside an instance can do besides.
+var beside = []string{
+	"ecs.capability.network.container-port-range",
+	"ecs.capability.pid-ipc-namespace-sharing",
+	"ecs.capability.docker-plugin.local",
+	"com.amazonaws.ecs.capability.task-iam-role-network-host",
+}
+
 // dockerVersions are the versions of Docker's API whose features the agent has.
 const oldestDocker, newestDocker = 17, 32
 
@@ -356,7 +365,11 @@ func registration(cfg Config) *ecs.RegisterContainerInstanceInput {
 	if cfg.ContainerInstanceARN != "" {
 		in.ContainerInstanceArn = new(cfg.ContainerInstanceARN)
 	}
-	for _, name := range capabilities {
+	names := capabilities
+	if cfg.Instance != nil {
+		names = slices.Concat(capabilities, beside)
+	}
+	for _, name := range names {
 		in.Attributes = append(in.Attributes, ecs.Attribute{Name: new(name)})
 	}
 	for v := oldestDocker; v <= newestDocker; v++ {

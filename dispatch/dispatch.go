@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -35,6 +36,8 @@ type Config struct {
 	// Mint makes session credentials of a role for a service (ecs-tasks.amazonaws.com, …)
 	// that assumes it. It refuses when the role's trust policy does.
 	Mint func(r store.Reader, roleARN, service, session string, lifetime time.Duration) (fabric.Credentials, error)
+	// PullPassword makes a password for pulling from one repository. Nil makes none.
+	PullPassword func(account, repository string, until time.Time) (string, error)
 	// Endpoint is the API's base URL as a process on a node's machine reaches it.
 	Endpoint string
 	// TaskEndpoint is the same from inside a Fargate task, where the agent listens for it.
@@ -143,7 +146,9 @@ func finish(c *websocket.Conn, err error) {
 
 // ended reports whether err only says that the peer went away or we close.
 func ended(err error) bool {
-	return err == nil || errors.Is(err, context.Canceled) || websocket.CloseStatus(err) != -1 || errors.Is(err, errGone)
+	// A peer that was killed, as an instance's agent is when the instance ends,
+	// takes no leave.
+	return err == nil || errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) || websocket.CloseStatus(err) != -1 || errors.Is(err, errGone)
 }
 
 var errGone = errors.New("peer is gone")

@@ -37,15 +37,22 @@ type lent struct {
 	renew   time.Time
 }
 
+// A pull is the password with which an instance's root is fetched.
+type pull struct {
+	root, password string
+	renew          time.Time
+}
+
 // instanceState is what a stream has told of instances.
 type instanceState struct {
 	sent   map[string]fabric.Instance
 	lent   map[string]lent
+	pulls  map[string]pull
 	signed map[string]string // signatures by document: they are dear
 }
 
 func newInstanceState() instanceState {
-	return instanceState{sent: map[string]fabric.Instance{}, lent: map[string]lent{}, signed: map[string]string{}}
+	return instanceState{sent: map[string]fabric.Instance{}, lent: map[string]lent{}, pulls: map[string]pull{}, signed: map[string]string{}}
 }
 
 const (
@@ -75,11 +82,23 @@ func (s *instanceState) sign(r store.Reader, paths map[string]string) error {
 	return nil
 }
 
+// forget drops what an instance that goes has had.
+func (s *instanceState) forget(id string) {
+	delete(s.sent, id)
+	delete(s.lent, id)
+	delete(s.pulls, id)
+}
+
 // renew is when the next credentials are to be made anew, zero for never.
 func (s *instanceState) renew() (at time.Time) {
 	for _, l := range s.lent {
 		if !l.renew.IsZero() && (at.IsZero() || l.renew.Before(at)) {
 			at = l.renew
+		}
+	}
+	for _, p := range s.pulls {
+		if at.IsZero() || p.renew.Before(at) {
+			at = p.renew
 		}
 	}
 	return at
@@ -98,8 +117,7 @@ func (s *stream) instances(snap *store.Snapshot, first bool, d *fabric.Desired) 
 			if _, had := s.inst.sent[i.ID]; had || first && i.ReportedState != fabric.InstanceGone {
 				d.GoneInstances = append(d.GoneInstances, i.ID)
 			}
-			delete(s.inst.sent, i.ID)
-			delete(s.inst.lent, i.ID)
+			s.inst.forget(i.ID)
 			seen[i.ID] = true
 			continue
 		}
@@ -112,6 +130,7 @@ func (s *stream) instances(snap *store.Snapshot, first bool, d *fabric.Desired) 
 		}
 		seen[i.ID] = true
 		n.Credentials = s.lend(snap, i)
+		n.RootPassword = s.pull(i, n.Root)
 		if old, had := s.inst.sent[i.ID]; !had || !reflect.DeepEqual(old, n) {
 			s.inst.sent[i.ID] = n
 			d.Instances = append(d.Instances, n)
@@ -119,8 +138,7 @@ func (s *stream) instances(snap *store.Snapshot, first bool, d *fabric.Desired) 
 	}
 	for id := range s.inst.sent {
 		if !seen[id] {
-			delete(s.inst.sent, id)
-			delete(s.inst.lent, id)
+			s.inst.forget(id)
 			d.GoneInstances = append(d.GoneInstances, id)
 		}
 	}
@@ -159,6 +177,34 @@ func (s *stream) lend(snap *store.Snapshot, i *state.Instance) *fabric.RoleCrede
 	}
 	s.inst.lent[i.ID] = next
 	return next.creds
+}
+
+// pull is the password for the root of an instance that has never run, the
+// same until it is time for another.
+func (s *stream) pull(i *state.Instance, root string) string {
+	account, repository, ok := rootRepository(root)
+	if !ok || i.ReportedBoots > 0 || i.Want != "running" || s.PullPassword == nil {
+		delete(s.inst.pulls, i.ID)
+		return ""
+	}
+	now := s.Now()
+	if have, ok := s.inst.pulls[i.ID]; ok && have.root == root && now.Before(have.renew) {
+		return have.password
+	}
+	password, err := s.PullPassword(account, repository, now.Add(credentialsLife))
+	if err != nil {
+		s.log.Error("password for the root of an instance", "instance", i.ID, "err", err)
+	}
+	s.inst.pulls[i.ID] = pull{root: root, password: password, renew: now.Add(credentialsLife / 2)}
+	return password
+}
+
+// rootRepository is whose repository the reference of a root names (state.RootImage).
+func rootRepository(root string) (account, repository string, ok bool) {
+	host, rest, _ := strings.Cut(root, "/")
+	account, _, _ = strings.Cut(host, ".")
+	repository, _, ok = strings.Cut(rest, "@")
+	return account, repository, ok && repository != "" && state.IsAccountID(account)
 }
 
 // instance is a row as its node is told it. It is not told of one without an

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/berth-run/berth/agent/runtime"
 	"github.com/berth-run/berth/dataplane/vpc"
 	"github.com/berth-run/berth/dispatch/fabric"
 	"github.com/berth-run/berth/node/containerd"
@@ -24,12 +23,13 @@ import (
 type Instances struct {
 	// Open connects to containerd at a socket.
 	Open func(socket, ociRuntime string, p instance.Place) (instance.Containers, error)
-	// Pull gets an image of the region's registry.
-	Pull func(ctx context.Context, c instance.Containers, image string, i fabric.Instance, r fabric.Region) (runtime.Image, error)
 	// AgentArgs make this program the agent of an instance; the folder of its
 	// settings follows. Nil runs none.
 	AgentArgs []string
 }
+
+// InstanceGroup is the region's cgroup that instances are below.
+const InstanceGroup = "instance"
 
 // Instances is where the node keeps its instances.
 func (l Layout) Instances() string { return filepath.Join(l.Data, "instance") }
@@ -44,7 +44,7 @@ func (n *node) openInstances() error {
 	}
 	socket := cmp.Or(n.cfg.Containerd, l.Containerd().Socket())
 	n.instances = instance.New(instance.Config{
-		Data: l.Instances(), Run: l.Run, Netns: l.Netns(), Namespace: l.Namespace() + "-instances", Cgroup: l.Cgroup() + "/instance",
+		Data: l.Instances(), Run: l.Run, Netns: l.Netns(), Namespace: l.Namespace() + "-instances", Cgroup: l.Cgroup() + "/" + InstanceGroup,
 		Guest: l.guest(), Binary: n.cfg.Binary, AgentArgs: n.cfg.Instances.AgentArgs, Containerd: socket, OCIRuntime: n.cfg.OCIRuntime,
 		Cgroups: cgroups, Unmount: func(dir string) error { return unmount(dir, "") },
 		RemoveCgroup: func(ctx context.Context, path string) error {
@@ -59,7 +59,6 @@ func (n *node) openInstances() error {
 		Open: func(p instance.Place) (instance.Containers, error) {
 			return n.cfg.Instances.Open(socket, n.cfg.OCIRuntime, p)
 		},
-		Pull:   n.cfg.Instances.Pull,
 		Report: n.instanceIs,
 		Logger: n.log,
 	})

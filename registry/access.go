@@ -111,6 +111,25 @@ func (g *Registry) Password(ctx context.Context, until time.Time) (string, error
 	return g.sealer.seal(sealedPassword, b), nil
 }
 
+// PullPassword makes a registry password with which nothing can be done but to
+// pull from one repository, for what the region itself has to fetch there.
+func (g *Registry) PullPassword(account, repository string, until time.Time) (string, error) {
+	document, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
+		"Effect": "Allow", "Action": []string{"ecr:BatchGetImage", "ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer"}, "Resource": g.RepositoryARN(account, repository),
+	}}})
+	if err != nil {
+		return "", fmt.Errorf("registry password: %w", err)
+	}
+	root := "arn:aws:iam::" + account + ":root"
+	b, err := json.Marshal(password{auth.Caller{Kind: auth.RootUser, Account: account, ARN: root, UserID: account, Session: &auth.Session{
+		Kind: auth.RootUser, Account: account, ARN: root, PrincipalID: account, Policies: []string{string(document)}, Issued: g.Now().Unix(), Expires: until.Unix(),
+	}}, until.Unix()})
+	if err != nil {
+		return "", fmt.Errorf("registry password: %w", err)
+	}
+	return g.sealer.seal(sealedPassword, b), nil
+}
+
 // caller opens a password. Who does not exist any more is nobody.
 func (g *Registry) caller(r store.Reader, sealed string) (*auth.Caller, error) {
 	b, err := g.sealer.open(sealedPassword, strings.TrimSpace(sealed))

@@ -291,7 +291,7 @@ func (r *Runtime) Groups(ctx context.Context) ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && !slices.Contains(r.cfg.Others, e.Name()) {
 			out = append(out, e.Name())
 		}
 	}

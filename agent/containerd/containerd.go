@@ -70,6 +70,8 @@ type Config struct {
 	// Cgroup is the region's cgroup, an absolute path below the root of
 	// each hierarchy ("/berth/3f9a01"). Required.
 	Cgroup string
+	// Others are the names of cgroups below Cgroup that belong to somebody else.
+	Others []string
 	// Exits is where the daemon leaves exits that it missed (package
 	// node/containerd). Optional: without it such containers are unknown.
 	Exits string

@@ -102,6 +102,11 @@ func give(p *control.Plan, in control.Input, region *state.Region, free *state.A
 		return
 	}
 	eni.Account, eni.Groups, eni.Node, eni.Task, eni.RequesterManaged = t.Account, groups, node, t.ARN, true
+	if i, ok := state.ContainerInstances.Get(in.Read, t.Instance); ok && t.LaunchType != "FARGATE" {
+		if _, trunked := i.Attribute("ecs.awsvpc-trunk-id"); trunked {
+			eni.Type = "branch"
+		}
+	}
 	eni.Description = fmt.Sprintf("arn:aws:ecs:%s:%s:attachment/%s", region.Name, t.Account, a.ID)
 	eni.AttachmentID = "eni-attach-" + in.NewID()[:17]
 	for _, tag := range t.Tags {

@@ -46,7 +46,8 @@ const (
 	reportedRunning = "running"
 	reportedStopped = "stopped"
 	reportedGone    = "gone"
-	endedInside     = "inside" // or crash
+	endedInside     = "inside"
+	endedRootless   = "rootless" // or crash
 )
 
 // Plan moves every changed instance on.
@@ -134,6 +135,9 @@ func (p *plan) instance(old *state.Instance) {
 	for _, e := range enis {
 		p.device(&i, e)
 	}
+	if i.Want == terminated {
+		p.closeSpot(&i)
+	}
 	if i.State != old.State && (i.State == stopped || i.State == terminated) {
 		p.hostEnded(&i)
 	}
@@ -143,6 +147,23 @@ func (p *plan) instance(old *state.Instance) {
 		control.Put(p.Plan, state.Instances, i.ID, old, &i)
 	}
 }
+
+// closeSpot closes the Spot request of an instance that ends, whoever ended it.
+func (p *plan) closeSpot(i *state.Instance) {
+	s, ok := state.SpotRequests.Get(p.in.Read, i.Spot)
+	if !ok || s.State != "active" {
+		return
+	}
+	n := *s
+	n.State, n.StatusCode, n.UpdatedAt = "closed", "instance-terminated-by-user", p.in.Now
+	if i.StateCode == rootless {
+		n.StatusCode = "system-error"
+	}
+	control.Put(p.Plan, state.SpotRequests, s.ID, s, &n)
+}
+
+// rootless is why an instance ended that never began.
+const rootless = "Client.InvalidSnapshot.NotFound"
 
 // follow works in that the instance has ended by itself.
 func (p *plan) follow(i *state.Instance) {
@@ -156,6 +177,9 @@ func (p *plan) follow(i *state.Instance) {
 		if i.OnShutdown == "terminate" {
 			i.Want = terminated
 		}
+	case endedRootless:
+		i.StateCode, i.StateMessage = rootless, "Client.InvalidSnapshot.NotFound: The specified snapshot was not found."
+		i.Want = terminated
 	default:
 		i.StateCode, i.StateMessage = "Server.InternalError", "Server.InternalError: The first process of the instance ended unexpectedly"
 		i.Want = stopped

@@ -218,6 +218,9 @@ type Instance struct {
 	// Root is the OCI image it boots from, with the digest of its manifest;
 	// "" is the one the node makes itself.
 	Root string `json:"root,omitempty"`
+	// RootPassword is good for pulling from Root's repository, and for nothing
+	// else. It is there until the first boot.
+	RootPassword string `json:"rootPassword,omitempty"`
 	// Run says whether it is to run; Boots counts how often it is to have been
 	// booted: a node that booted it less often boots it (again).
 	Run   bool `json:"run"`
@@ -259,8 +262,8 @@ type InstanceStatus struct {
 	ID    string `json:"id"`
 	State string `json:"state"` // running, stopped, gone
 	Boots int    `json:"boots"` // the boot that runs, or ran last
-	// Ended says why it stopped by itself: EndedInside or EndedCrash; "" if the
-	// server wanted it so.
+	// Ended says why it stopped by itself: EndedInside, EndedCrash or
+	// EndedRootless; "" if the server wanted it so.
 	Ended string `json:"ended,omitempty"`
 	Error string `json:"error,omitempty"`
 	// Console is the end of what was written to the console, if that has changed.
@@ -279,6 +282,8 @@ const (
 const (
 	EndedInside = "inside" // somebody in it shut it down
 	EndedCrash  = "crash"  // its first process ended as it never should
+	// EndedRootless: it never began, for the image of its root is not there any more.
+	EndedRootless = "rootless"
 )
 
 // Report is a frame from the node: what became of its interfaces since the

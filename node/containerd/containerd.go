@@ -131,6 +131,9 @@ func Main(ctx context.Context, dirs Dirs, opts Options) error {
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
 		return fmt.Errorf("containerd directories: %w", err)
 	}
+	if err := dirs.sweepSnapshots(ctx); err != nil {
+		return err
+	}
 	salvaged, err := dirs.salvage(ctx)
 	if err != nil {
 		return fmt.Errorf("exits that were missed: %w", err)

@@ -1,5 +1,5 @@
 // Package guest makes this binary the first process of an instance: as
-// /sbin/init it sets up what a machine has before anything runs in it, runs the
+// [Init] it sets up what a machine has before anything runs in it, runs the
 // user data at the first boot, reaps what has no parent, and ends the instance
 // when the node or somebody inside says so. Under the names of the programs
 // that say so inside (poweroff, reboot, halt, shutdown) it is those.
@@ -31,8 +31,9 @@ import (
 	"time"
 )
 
-// Init is where the binary is in an instance.
-const Init = "/sbin/init"
+// Init is where the binary is in an instance: not where an image has an init
+// of its own, which may be a link to what all of its programs are.
+const Init = "/usr/lib/berth/init"
 
 // Programs are the names beside init under which the binary does something
 // inside an instance.

@@ -36,6 +36,10 @@ type Containers interface {
 	Ready(ctx context.Context) error
 	Load(ctx context.Context, file, layer string, size int64) (runtime.Image, error)
 	Image(ctx context.Context, digest string) (runtime.Image, error)
+	Resolve(ctx context.Context, src runtime.Source) (runtime.Descriptor, error)
+	Pull(ctx context.Context, src runtime.Source, digest string, progress func(runtime.Progress)) (runtime.Image, error)
+	Images(ctx context.Context) ([]runtime.Image, error)
+	RemoveImage(ctx context.Context, digest string) error
 	CreateGroup(ctx context.Context, g runtime.Group) error
 	DeleteGroup(ctx context.Context, name string) error
 	Create(ctx context.Context, s runtime.Spec) error
@@ -79,8 +83,6 @@ type Config struct {
 	Unmount func(dir string) error
 	// Open connects to the runtime of one place.
 	Open func(Place) (Containers, error)
-	// Pull gets an OCI image of the region's registry as an instance may have it.
-	Pull func(ctx context.Context, c Containers, image string, i fabric.Instance, r fabric.Region) (runtime.Image, error)
 	// Report is told what has become of an instance.
 	Report func(fabric.InstanceStatus)
 	Logger *slog.Logger
@@ -99,6 +101,8 @@ type Manager struct {
 	closed    bool
 
 	rootMu sync.Mutex // one root is made at a time
+	// getting is read-locked while an image is got that no container has yet.
+	getting sync.RWMutex
 }
 
 // New makes a Manager. It does nothing before Run.

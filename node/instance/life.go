@@ -303,7 +303,15 @@ func (i *instance) boot(ctx context.Context, c Containers, w *fabric.Instance) e
 		return err
 	}
 	if !i.created {
-		if err := i.create(ctx, c, w); err != nil {
+		err := i.create(ctx, c, w)
+		if errors.Is(err, errRootless) {
+			i.m.log.Error("instance", "instance", i.id, "err", err)
+			i.mu.Lock()
+			i.rec, i.known = record{Boots: w.Boots, Phase: phaseEnded, Ended: fabric.EndedRootless}, true
+			i.mu.Unlock()
+			return i.save()
+		}
+		if err != nil {
 			return err
 		}
 		i.created = true
@@ -334,6 +342,9 @@ func (i *instance) boot(ctx context.Context, c Containers, w *fabric.Instance) e
 
 // create makes the container of a new instance.
 func (i *instance) create(ctx context.Context, c Containers, w *fabric.Instance) error {
+	// Until the container is there nothing tells that the image is needed.
+	i.m.getting.RLock()
+	defer i.m.getting.RUnlock()
 	img, err := i.image(ctx, c, w)
 	if err != nil {
 		return err
@@ -371,7 +382,7 @@ func (i *instance) image(ctx context.Context, c Containers, w *fabric.Instance) 
 	i.m.mu.Lock()
 	region := i.m.region
 	i.m.mu.Unlock()
-	return i.m.cfg.Pull(ctx, c, w.Root, *w, region)
+	return pull(ctx, c, w.Root, w.RootPassword, region)
 }
 
 // stop shuts the instance down and returns when it has ended.
@@ -509,6 +520,9 @@ func (i *instance) remove(ctx context.Context, c Containers) error {
 		return err
 	}
 	i.created = false
+	if err := i.m.clean(ctx, c); err != nil {
+		return err
+	}
 	if err := i.m.removeGroup(ctx, i.id); err != nil {
 		return err
 	}

@@ -79,6 +79,7 @@ var spotMessages = map[string]string{
 	"fulfilled":                             "Your Spot request is fulfilled.",
 	"instance-terminated-by-user":           "Spot Instance terminated due to user-initiated termination.",
 	"request-canceled-and-instance-running": "Your Spot request is canceled, but your instance is still running.",
+	"system-error":                          "There was an unexpected system error.",
 	"canceled-before-fulfillment":           "Your Spot request is canceled before it was fulfilled.",
 }
 

@@ -113,6 +113,9 @@ func (e *ECS) RegisterContainerInstance(ctx context.Context, in *api.RegisterCon
 		if n.Attributes, err = registered(tx, old, &n, in.Attributes, id); err != nil {
 			return err
 		}
+		if host != nil {
+			n.Attributes = e.trunk(ctx, tx, host, n.Attributes)
+		}
 		if len(in.TotalResources) > 0 {
 			n.Registered = in.TotalResources
 		}

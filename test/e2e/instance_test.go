@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	images "github.com/berth-run/berth/test/image"
 	"github.com/berth-run/berth/test/lab"
 )
 
@@ -109,7 +112,7 @@ say devices "$(ls /dev | tr '\n' ' ')"
 say mounts "$(awk '{print $5}' /proc/self/mountinfo | sort -u | tr '\n' ' ')"
 say run "$(ls /run)"
 mount -t tmpfs none /mnt 2>/dev/null && say bad "can mount"
-mount -o remount,rw /sbin/init 2>/dev/null && say bad "can write its init"
+mount -o remount,rw /usr/lib/berth/init 2>/dev/null && say bad "can write its init"
 echo x > /var/log/ecs/x 2>/dev/null && say bad "can write the agent's log"
 mknod /tmp/disk b 254 0 2>/dev/null && head -c 1 /tmp/disk >/dev/null 2>&1 && say bad "can read a disk"
 echo 1 > /proc/sys/kernel/panic 2>/dev/null && say bad "can write sysctls"
@@ -134,6 +137,7 @@ say end ""
 // of the machine it is on, answers to stop, start, reboot and to its own
 // shutdown, and is a container instance by what its role allows.
 func TestInstance(t *testing.T) {
+	t.Parallel()
 	w := fresh(t)
 	w.profile(t, "machines", containerInstanceRole)
 	u, err := url.Parse(w.Endpoint)
@@ -167,7 +171,7 @@ func TestInstance(t *testing.T) {
 		}
 	}
 	for _, m := range strings.Fields(said("mounts")) {
-		if ok := regexp.MustCompile(`^/($|dev|proc|sys|usr/bin/init$|var/log/ecs$)`).MatchString(m); !ok {
+		if ok := regexp.MustCompile(`^/($|dev|proc|sys|usr/lib/berth/init$|var/log/ecs$)`).MatchString(m); !ok {
 			t.Errorf("sees the mount %s", m)
 		}
 	}
@@ -268,19 +272,90 @@ func TestInstance(t *testing.T) {
 	w.until(t, "", "ecs", "list-container-instances", "--query", "containerInstanceArns")
 }
 
+// An image of the region's registry is an AMI: what is in it boots, without a
+// shell and whatever its init is, an agent runs beside it where its tag says so,
+// and one that is gone from the registry ends the instance.
+func TestInstanceImage(t *testing.T) {
+	t.Parallel()
+	w := shared
+	w.profile(t, "pictures", containerInstanceRole)
+	w.aws(t, "ecs", "create-cluster", "--cluster-name", "pictures")
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.aws(t, "ecr", "create-repository", "--repository-name", "machine")
+	register := func(tag, tags string) string {
+		layer, err := images.Layer(map[string]images.File{
+			"etc/ecs/ecs.config": {Mode: 0o644, Data: []byte("ECS_CLUSTER=pictures\n# " + tag + "\n")},
+			// All programs are one, as with busybox.
+			"sbin/init": {Mode: 0o777, Link: "/box"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := images.Assemble(v1.Config{}, append(slices.Clone(layers), layer)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.push(deadline(t), "machine:"+tag, img); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"ec2", "register-image", "--name", "machine-" + tag, "--image-location", w.Account + ".dkr.ecr." + w.Name + ".amazonaws.com/machine:" + tag, "--query", "ImageId", "--output", "text"}
+		if tags != "" {
+			args = append(args, "--tag-specifications", "ResourceType=image,Tags=["+tags+"]")
+		}
+		return w.aws(t, args...)
+	}
+	run := func(ami string) string {
+		id := w.aws(t, "ec2", "run-instances", "--image-id", ami, "--instance-type", "t3.nano", "--iam-instance-profile", "Name=pictures",
+			"--user-data", "#!/box print\n", "--query", "Instances[0].InstanceId", "--output", "text")
+		w.ends(t, id)
+		return id
+	}
+	plain, agent, lost := register("plain", ""), register("agent", "{Key=berth:ecs-agent,Value=true}"), register("lost", "")
+	w.aws(t, "ecr", "batch-delete-image", "--repository-name", "machine", "--image-ids", "imageTag=lost")
+	one, two, three := run(plain), run(agent), run(lost)
+	for _, id := range []string{one, two} {
+		w.instanceIs(t, id, "running")
+		w.consoleHas(t, id, "/scripts/part-001", 1) // what the interpreter of the user data is for, it has done
+	}
+	w.until(t, "Client.InvalidSnapshot.NotFound terminated", "ec2", "describe-instances", "--instance-ids", three, "--query", "Reservations[0].Instances[0].[StateReason.Code,State.Name]")
+	list := []string{"ecs", "list-container-instances", "--cluster", "pictures", "--query", "containerInstanceArns"}
+	w.until(t, "arn:\\S+", list...)
+	w.until(t, two+" True", "ecs", "describe-container-instances", "--cluster", "pictures", "--container-instances", w.aws(t, append(list, "--output", "text")...), "--query", "containerInstances[].[ec2InstanceId,agentConnected]")
+}
+
+// ends terminates an instance of the shared region after the test.
+func (w *world) ends(t *testing.T, id string) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if _, err := w.Root.Exec(ctx, "ec2", "terminate-instances", "--instance-ids", id); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // An instance that shuts itself down is stopped or terminated, as it is set up
 // to be; one whose role allows nothing, or that has no way to the API, is no
 // container instance.
 func TestInstanceByItself(t *testing.T) {
-	w := fresh(t)
+	t.Parallel()
+	w := shared
 	w.profile(t, "nobody")
-	w.profile(t, "machines", containerInstanceRole)
+	w.profile(t, "lonely", containerInstanceRole)
+	w.aws(t, "ecs", "create-cluster", "--cluster-name", "lonely")
 	const bye = "#!/bin/sh\nshutdown -h now\n"
+	const join = "#!/bin/sh\necho ECS_CLUSTER=lonely >> /etc/ecs/ecs.config\n"
 	stops := w.launch(t, bye)
 	ends := w.launch(t, bye, "--instance-initiated-shutdown-behavior", "terminate")
-	refused := w.launch(t, "#!/bin/sh\necho up\n", "--iam-instance-profile", "Name=nobody")
-	hidden := w.launch(t, "#!/bin/sh\necho up\n", "--iam-instance-profile", "Name=machines", "--no-associate-public-ip-address")
+	refused := w.launch(t, join, "--iam-instance-profile", "Name=nobody")
+	hidden := w.launch(t, join, "--iam-instance-profile", "Name=lonely", "--no-associate-public-ip-address")
 	reboots := w.launch(t, "#!/bin/sh\nreboot\n")
+	for _, id := range []string{stops, ends, refused, hidden, reboots} {
+		w.ends(t, id)
+	}
 	for id, state := range map[string]string{stops: "stopped", ends: "terminated"} {
 		w.instanceIs(t, id, state)
 		w.until(t, "Client.InstanceInitiatedShutdown", "ec2", "describe-instances", "--instance-ids", id, "--query", "Reservations[0].Instances[0].StateReason.Code")
@@ -293,7 +368,7 @@ func TestInstanceByItself(t *testing.T) {
 			t.Errorf("agent of %s: %q, want %q", id, w.agentLog(id), word)
 		}
 	}
-	if got := w.aws(t, "ecs", "list-container-instances", "--query", "containerInstanceArns", "--output", "text"); got != "" {
+	if got := w.aws(t, "ecs", "list-container-instances", "--cluster", "lonely", "--query", "containerInstanceArns", "--output", "text"); got != "" {
 		t.Errorf("container instances %s", got)
 	}
 }

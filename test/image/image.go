@@ -81,6 +81,7 @@ func Assemble(config v1.Config, layers ...v1.Layer) (v1.Image, error) {
 type File struct {
 	Mode int64
 	Data []byte
+	Link string // where it leads to, if it is a symbolic link
 }
 
 // Layer makes a layer of files, in the order of their names.
@@ -95,6 +96,9 @@ func Layer(files map[string]File) (v1.Layer, error) {
 		h := &tar.Header{Name: name, Mode: f.Mode, Size: int64(len(f.Data)), Typeflag: tar.TypeReg, ModTime: time.Unix(0, 0)}
 		if name[len(name)-1] == '/' {
 			h.Typeflag = tar.TypeDir
+		}
+		if f.Link != "" {
+			h.Typeflag, h.Linkname = tar.TypeSymlink, f.Link
 		}
 		if err := w.WriteHeader(h); err != nil {
 			return nil, fmt.Errorf("layer: %s: %w", name, err)

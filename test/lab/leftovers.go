@@ -236,6 +236,12 @@ func (r *Region) Inventory(ctx context.Context) (inv Inventory, err error) {
 	}
 	for _, e := range entries {
 		inv.Namespaces = append(inv.Namespaces, e.Name())
+		if strings.HasPrefix(e.Name(), "eni-") && !strings.HasSuffix(e.Name(), ".ready") {
+			// An instance's: what its agent has plugged in.
+			if err := inv.devices(e.Name(), filepath.Join(netnsDir, e.Name())); err != nil {
+				return inv, fmt.Errorf("in %s: %w", e.Name(), err)
+			}
+		}
 		if !strings.HasPrefix(e.Name(), "vpc-") || strings.HasSuffix(e.Name(), ".ready") {
 			continue
 		}
@@ -266,7 +272,9 @@ func (r *Region) Inventory(ctx context.Context) (inv Inventory, err error) {
 	if err := inv.containerd(ctx, r); err != nil {
 		return inv, fmt.Errorf("containerd: %w", err)
 	}
-	for _, dir := range []string{filepath.Join(r.Dir, "node", "agent"), filepath.Join(r.RunDir(), "agent")} {
+	own, _ := filepath.Glob(filepath.Join(r.Dir, "node/instance/i/*/ecs"))
+	passing, _ := filepath.Glob(filepath.Join(r.RunDir(), "i/*"))
+	for _, dir := range slices.Concat([]string{filepath.Join(r.Dir, "node", "agent"), filepath.Join(r.RunDir(), "agent")}, own, passing) {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
@@ -284,6 +292,34 @@ func (r *Region) Inventory(ctx context.Context) (inv Inventory, err error) {
 		slices.Sort(*list)
 	}
 	return inv, nil
+}
+
+// devices are the links of a namespace, which may go meanwhile.
+func (inv *Inventory) devices(name, path string) error {
+	ns, err := netns.GetFromPath(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // the file is still there, the namespace is not mounted at it any more
+	}
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	links, err := h.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return err
+	}
+	for _, l := range links {
+		inv.Links = append(inv.Links, name+" "+l.Attrs().Name)
+	}
+	return nil
 }
 
 // inside lists what is in the network namespace of a VPC.
@@ -357,7 +393,23 @@ func (inv *Inventory) containerd(ctx context.Context, r *Region) error {
 		return err
 	}
 	defer c.Close()
-	ctx = namespaces.WithNamespace(ctx, "berth-"+r.ShortID())
+	all, err := c.NamespaceService().List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range all {
+		// The region's own, and those of its instances and their tasks.
+		if name != "berth-"+r.ShortID() && !strings.HasPrefix(name, "berth-"+r.ShortID()+"-") {
+			continue
+		}
+		if err := inv.namespace(namespaces.WithNamespace(ctx, name), c); err != nil {
+			return fmt.Errorf("namespace %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (inv *Inventory) namespace(ctx context.Context, c *client.Client) error {
 	containers, err := c.Containers(ctx)
 	if err != nil {
 		return err
@@ -415,7 +467,11 @@ func (r *Region) Inits(task string) (map[string]int, error) {
 			return // gone
 		}
 		for line := range strings.Lines(string(b)) {
-			_, rest, ok := strings.Cut(strings.TrimSpace(line), "/berth/"+r.ShortID()+"/"+task+"/")
+			_, rest, ok := strings.Cut(strings.TrimSpace(line), "/berth/"+r.ShortID()+"/")
+			if ok {
+				// The task's own cgroup, perhaps below that of an instance.
+				_, rest, ok = strings.Cut("/"+rest, "/"+task+"/")
+			}
 			if !ok {
 				continue
 			}

@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/smithy-go"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -43,12 +44,15 @@ type world struct {
 	ec2    *ec2.Client
 	iam    *iam.Client
 	logs   *cloudwatchlogs.Client
+	ssm    *ssm.Client
 
-	image    string // in the region's registry
-	password string // of the registry
-	subnets  []string
-	group    string // the default security group
-	exec     string // ARN of the tasks' execution role
+	image    string   // in the region's registry
+	password string   // of the registry
+	vpc      string   // the default one
+	subnets  []string // of it
+	group    string   // its default security group
+	machine  string   // AMI of the image
+	exec     string   // ARN of the tasks' execution role
 }
 
 var (
@@ -115,7 +119,14 @@ const trustTasks = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Prin
 func (w *world) furnish(ctx context.Context) error {
 	w.config = aws.Config{Region: w.Name, BaseEndpoint: &w.Endpoint, HTTPClient: lab.Plain{Client: http.DefaultClient}, Credentials: credentials.NewStaticCredentialsProvider(w.Root.AccessKeyID, w.Root.Secret, "")}
 	w.ecs, w.ecr, w.ec2 = ecs.NewFromConfig(w.config), ecr.NewFromConfig(w.config), ec2.NewFromConfig(w.config)
-	w.iam, w.logs = iam.NewFromConfig(w.config), cloudwatchlogs.NewFromConfig(w.config)
+	w.iam, w.logs, w.ssm = iam.NewFromConfig(w.config), cloudwatchlogs.NewFromConfig(w.config), ssm.NewFromConfig(w.config)
+
+	// Three pages are more than AWS gives a new account of these.
+	for _, name := range []string{"vpc/vpcs", "vpc/internet-gateways", "vpc/egress-only-gateways", "vpc/nat-gateways-per-zone", "vpc/elastic-ips"} {
+		if _, err := w.Berth(ctx, "quota", "set", name, "100"); err != nil {
+			return err
+		}
+	}
 
 	subnets, err := w.ec2.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{})
 	if err != nil {
@@ -128,7 +139,7 @@ func (w *world) furnish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.group = *groups.SecurityGroups[0].GroupId
+	w.group, w.vpc = *groups.SecurityGroups[0].GroupId, *groups.SecurityGroups[0].VpcId
 	role, err := w.iam.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("exec"), AssumeRolePolicyDocument: new(trustTasks)})
 	if err != nil {
 		return err
@@ -156,7 +167,15 @@ func (w *world) furnish(ctx context.Context) error {
 		return err
 	}
 	w.image = *repo.Repository.RepositoryUri + ":1"
-	return w.Push(ctx, "box:1", w.password, box)
+	if err := w.Push(ctx, "box:1", w.password, box); err != nil {
+		return err
+	}
+	machine, err := w.ec2.RegisterImage(ctx, &ec2.RegisterImageInput{Name: new("machine"), ImageLocation: &w.image})
+	if err != nil {
+		return err
+	}
+	w.machine = *machine.ImageId
+	return nil
 }
 
 // must answers what a call returned and ends the test if it failed.

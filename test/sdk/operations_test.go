@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/smithy-go/middleware"
 )
 
@@ -65,7 +66,7 @@ func helpers(t *testing.T, service string) (found []helper) {
 // refusal is how a protocol says that an operation is not to be had.
 var refusal = map[string]string{
 	"ecs": "UnsupportedOperationException", "ecr": "UnsupportedOperationException", "cloudwatchlogs": "UnsupportedOperationException",
-	"iam": "UnsupportedOperation", "ec2": "UnsupportedOperation",
+	"ssm": "UnsupportedOperationException", "iam": "UnsupportedOperation", "ec2": "UnsupportedOperation",
 }
 
 // complete demands that these are all the paginators, or waiters, that the SDK
@@ -120,6 +121,8 @@ func unchecked(service string) any {
 		return ec2.NewFromConfig(c)
 	case "iam":
 		return iam.NewFromConfig(c)
+	case "ssm":
+		return ssm.NewFromConfig(c)
 	}
 	return cloudwatchlogs.NewFromConfig(c)
 }
@@ -127,11 +130,6 @@ func unchecked(service string) any {
 // inputs are what the models require of operations that are not answered: the
 // refusal comes after the model's constraints have been checked.
 var inputs = map[string]any{
-	"DescribeStaleSecurityGroups":      &ec2.DescribeStaleSecurityGroupsInput{VpcId: new("vpc-1")},
-	"GetManagedPrefixListAssociations": &ec2.GetManagedPrefixListAssociationsInput{PrefixListId: new("pl-1")},
-	"GetManagedPrefixListEntries":      &ec2.GetManagedPrefixListEntriesInput{PrefixListId: new("pl-1")},
-	"GetPasswordData":                  &ec2.GetPasswordDataInput{InstanceId: new("i-1")},
-	"GetSecurityGroupsForVpc":          &ec2.GetSecurityGroupsForVpcInput{VpcId: new("vpc-1")},
 	"GetScheduledQueryHistory":         &cloudwatchlogs.GetScheduledQueryHistoryInput{Identifier: new("q"), StartTime: new(int64(1)), EndTime: new(int64(2))},
 	"ListAggregateLogGroupSummaries":   &cloudwatchlogs.ListAggregateLogGroupSummariesInput{GroupBy: logs.ListAggregateLogGroupSummariesGroupByDataSourceNameAndType},
 	"ListSourcesForS3TableIntegration": &cloudwatchlogs.ListSourcesForS3TableIntegrationInput{IntegrationArn: new("arn:aws:logs:us-east-1:000000000000:integration:x")},

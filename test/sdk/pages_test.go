@@ -19,7 +19,8 @@ type pager[Out, Options any] interface {
 type listing struct {
 	operation string
 	want      []string
-	pages     int // at least
+	pages     int  // at least
+	nothing   bool // is all that may be found
 	walk      func(t *testing.T) [][]string
 }
 
@@ -57,6 +58,9 @@ func pages[Client, In, PagerOptions any, P pager[Out, Options], Out, Options any
 
 // few is for what AWS allows too few of for three pages.
 func (l listing) few(pages int) listing { l.pages = pages; return l }
+
+// empty is for what Berth has none of, and says so.
+func (l listing) empty() listing { l.pages, l.nothing = 1, true; return l }
 
 // collect finds what is at a path; slices on the way are gone through.
 func collect(v reflect.Value, path []string) []string {
@@ -103,6 +107,9 @@ func paginate(t *testing.T, service string, listings []listing) {
 				if len(walked) < l.pages {
 					t.Errorf("there are %d pages, want %d or more: %q", len(walked), l.pages, walked)
 				}
+				if found := slices.Concat(walked...); l.nothing && len(found) > 0 {
+					t.Errorf("there is something: %q", found)
+				}
 				times := map[string]int{}
 				for _, key := range slices.Concat(walked...) {
 					if times[key]++; times[key] > 1 {
@@ -126,9 +133,11 @@ func paginate(t *testing.T, service string, listings []listing) {
 	t.Run("complete", func(t *testing.T) { complete(t, service, "Paginator", names) })
 }
 
-// five are names that begin with a prefix.
-func five(prefix string) (names []string) {
-	for i := range 5 {
+// five are names that begin with a prefix: three pages of two.
+func five(prefix string) []string { return names(5, prefix) }
+
+func names(n int, prefix string) (names []string) {
+	for i := range n {
 		names = append(names, fmt.Sprintf("%s-%d", prefix, i))
 	}
 	return names

@@ -77,6 +77,9 @@ type steady struct {
 	inits                map[string]int
 }
 
+// machine is the EC2 instance of a soak.
+type machine struct{ id, public string }
+
 // run is a soak under way.
 type run struct {
 	t      *testing.T
@@ -84,7 +87,8 @@ type run struct {
 	rand   *mrand.Rand
 	subnet string
 	group  string
-	before lab.Inventory // with nothing running
+	host   machine       // an EC2 instance for the tasks of the mode bridge
+	before lab.Inventory // with no task running
 
 	steady  []steady
 	short   map[string]bool // tasks of the rounds: whether they are to run
@@ -122,18 +126,21 @@ func begin(t *testing.T, rounds int, seed uint64) *run {
 
 	// One task comes and goes before anything is counted: images, the VPC's
 	// namespace and the like stay.
-	first := r.start("warm-up")
-	r.settled(first, "RUNNING")
-	r.stop(first)
-	r.settled(first, "STOPPED")
+	r.launch()
+	for _, bridged := range []bool{false, true} {
+		first := r.start("warm-up", bridged)
+		r.settled(first, "RUNNING")
+		r.stop(first)
+		r.settled(first, "STOPPED")
+		delete(r.short, first)
+	}
 	r.empty()
 	if r.before, err = w.Inventory(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	delete(r.short, first)
 
-	for i := range 2 {
-		arn := r.start(fmt.Sprintf("steady-%d", i))
+	for i := range 4 {
+		arn := r.start(fmt.Sprintf("steady-%d", i), i%2 == 1)
 		r.settled(arn, "RUNNING")
 		delete(r.short, arn)
 		r.keep(arn)
@@ -145,6 +152,35 @@ func begin(t *testing.T, rounds int, seed uint64) *run {
 		r.keep(arn)
 	}
 	return r
+}
+
+// launch makes the instance and waits until its agent is there.
+func (r *run) launch() {
+	r.t.Helper()
+	must[iam.CreateRoleOutput](r, lab.IAM, "CreateRole", &iam.CreateRoleInput{RoleName: new("machine"), AssumeRolePolicyDocument: new(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}`)})
+	must[iam.AttachRolePolicyOutput](r, lab.IAM, "AttachRolePolicy", &iam.AttachRolePolicyInput{RoleName: new("machine"),
+		PolicyArn: new("arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role")})
+	must[iam.CreateInstanceProfileOutput](r, lab.IAM, "CreateInstanceProfile", &iam.CreateInstanceProfileInput{InstanceProfileName: new("machine")})
+	must[iam.AddRoleToInstanceProfileOutput](r, lab.IAM, "AddRoleToInstanceProfile", &iam.AddRoleToInstanceProfileInput{InstanceProfileName: new("machine"), RoleName: new("machine")})
+	image := must[ec2.DescribeImagesOutput](r, lab.EC2, "DescribeImages", &ec2.DescribeImagesInput{Owners: []string{"amazon"}, Filters: []ec2.Filter{
+		{Name: new("name"), Values: []string{"al2023-ami-ecs-hvm*"}}, {Name: new("architecture"), Values: []string{"x86_64"}}}}).Images[0].ImageId
+	out := must[ec2.RunInstancesOutput](r, lab.EC2, "RunInstances", &ec2.RunInstancesInput{ImageId: image, InstanceType: "t3.small", MinCount: new(int32(1)), MaxCount: new(int32(1)),
+		SubnetId: &r.subnet, SecurityGroupIds: []string{r.group}, IamInstanceProfile: &ec2.IamInstanceProfileSpecification{Name: new("machine")}})
+	r.host.id = *out.Instances[0].InstanceId
+	r.until("the instance registers", func() (bool, string) { return r.connected(), "its agent is not connected" })
+	i := must[ec2.DescribeInstancesOutput](r, lab.EC2, "DescribeInstances", &ec2.DescribeInstancesInput{InstanceIds: []string{r.host.id}}).Reservations[0].Instances[0]
+	r.host.public = *i.PublicIpAddress
+}
+
+// connected reports whether the agent of the instance is connected.
+func (r *run) connected() bool {
+	arns := must[ecs.ListContainerInstancesOutput](r, lab.ECS, "ListContainerInstances", &ecs.ListContainerInstancesInput{}).ContainerInstanceArns
+	if len(arns) != 1 {
+		return false
+	}
+	i := must[ecs.DescribeContainerInstancesOutput](r, lab.ECS, "DescribeContainerInstances", &ecs.DescribeContainerInstancesInput{ContainerInstances: arns}).ContainerInstances[0]
+	return i.AgentConnected != nil && *i.AgentConnected
 }
 
 func (r *run) prepare(push func(password string) error) {
@@ -165,13 +201,18 @@ func (r *run) prepare(push func(password string) error) {
 	r.subnet = *must[ec2.DescribeSubnetsOutput](r, lab.EC2, "DescribeSubnets", &ec2.DescribeSubnetsInput{}).Subnets[0].SubnetId
 	r.group = *must[ec2.CreateSecurityGroupOutput](r, lab.EC2, "CreateSecurityGroup", &ec2.CreateSecurityGroupInput{GroupName: new("web"), Description: new("web")}).GroupId
 	must[ec2.AuthorizeSecurityGroupIngressOutput](r, lab.EC2, "AuthorizeSecurityGroupIngress", &ec2.AuthorizeSecurityGroupIngressInput{GroupId: &r.group,
-		IpPermissions: []ec2.IpPermission{{IpProtocol: new("tcp"), FromPort: new(int32(80)), ToPort: new(int32(80)), IpRanges: []ec2.IpRange{{CidrIp: new("0.0.0.0/0")}}}}})
+		IpPermissions: []ec2.IpPermission{
+			{IpProtocol: new("tcp"), FromPort: new(int32(80)), ToPort: new(int32(80)), IpRanges: []ec2.IpRange{{CidrIp: new("0.0.0.0/0")}}},
+			{IpProtocol: new("tcp"), FromPort: new(int32(32768)), ToPort: new(int32(60999)), IpRanges: []ec2.IpRange{{CidrIp: new("0.0.0.0/0")}}}}})
+	web := ecs.ContainerDefinition{Name: new("web"), Image: new(*repo.Repository.RepositoryUri + ":1"), Command: []string{"serve", "80"}, StopTimeout: new(int32(2)),
+		LogConfiguration: &ecs.LogConfiguration{LogDriver: ecs.LogDriverAwslogs, Options: map[string]string{
+			"awslogs-group": "/soak", "awslogs-region": r.w.Name, "awslogs-stream-prefix": "s"}}}
 	must[ecs.RegisterTaskDefinitionOutput](r, lab.ECS, "RegisterTaskDefinition", &ecs.RegisterTaskDefinitionInput{
 		Family: new("box"), Cpu: new("256"), Memory: new("512"), NetworkMode: ecs.NetworkModeAwsvpc, ExecutionRoleArn: role.Role.Arn,
-		RequiresCompatibilities: []ecs.Compatibility{ecs.CompatibilityFargate},
-		ContainerDefinitions: []ecs.ContainerDefinition{{Name: new("web"), Image: new(*repo.Repository.RepositoryUri + ":1"), Command: []string{"serve", "80"}, StopTimeout: new(int32(2)),
-			LogConfiguration: &ecs.LogConfiguration{LogDriver: ecs.LogDriverAwslogs, Options: map[string]string{
-				"awslogs-group": "/soak", "awslogs-region": r.w.Name, "awslogs-stream-prefix": "s"}}}}})
+		RequiresCompatibilities: []ecs.Compatibility{ecs.CompatibilityFargate}, ContainerDefinitions: []ecs.ContainerDefinition{web}})
+	web.Memory, web.PortMappings = new(int32(64)), []ecs.PortMapping{{ContainerPort: new(int32(80)), HostPort: new(int32(0))}}
+	must[ecs.RegisterTaskDefinitionOutput](r, lab.ECS, "RegisterTaskDefinition", &ecs.RegisterTaskDefinitionInput{
+		Family: new("bridged"), NetworkMode: ecs.NetworkModeBridge, ExecutionRoleArn: role.Role.Arn, ContainerDefinitions: []ecs.ContainerDefinition{web}})
 }
 
 // must calls an operation until it is acknowledged. While the server is away,
@@ -215,13 +256,25 @@ func (r *run) network() *ecs.NetworkConfiguration {
 		Subnets: []string{r.subnet}, SecurityGroups: []string{r.group}, AssignPublicIp: ecs.AssignPublicIpEnabled}}
 }
 
-// start starts a task, once, however often it has to ask.
-func (r *run) start(by string) (arn string) {
+// start starts a task, once, however often it has to ask: on Fargate, or in the
+// mode bridge on the instance, as soon as its agent is there.
+func (r *run) start(by string, bridged bool) (arn string) {
 	r.t.Helper()
-	var token [16]byte
-	rand.Read(token[:])
-	out := must[ecs.RunTaskOutput](r, lab.ECS, "RunTask", &ecs.RunTaskInput{TaskDefinition: new("box"), LaunchType: ecs.LaunchTypeFargate,
-		NetworkConfiguration: r.network(), StartedBy: &by, ClientToken: new(hex.EncodeToString(token[:]))})
+	in := &ecs.RunTaskInput{TaskDefinition: new("box"), LaunchType: ecs.LaunchTypeFargate, NetworkConfiguration: r.network(), StartedBy: &by}
+	if bridged {
+		in.TaskDefinition, in.LaunchType, in.NetworkConfiguration = new("bridged"), ecs.LaunchTypeEc2, nil
+	}
+	var out *ecs.RunTaskOutput
+	r.until("a task is taken", func() (bool, string) {
+		var token [16]byte
+		rand.Read(token[:])
+		in.ClientToken = new(hex.EncodeToString(token[:]))
+		out = must[ecs.RunTaskOutput](r, lab.ECS, "RunTask", in)
+		if bridged && len(out.Failures) == 1 && text(out.Failures[0].Reason) == "AGENT" {
+			return false, "AGENT"
+		}
+		return true, ""
+	})
 	if len(out.Tasks) != 1 {
 		r.t.Fatalf("RunTask: %d tasks, failures %v", len(out.Tasks), out.Failures)
 	}
@@ -277,9 +330,12 @@ func (r *run) keep(arn string) {
 				k.private = *d.Value
 			case "networkInterfaceId":
 				out := must[ec2.DescribeNetworkInterfacesOutput](r, lab.EC2, "DescribeNetworkInterfaces", &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{*d.Value}})
-				k.public = *out.NetworkInterfaces[0].Association.PublicIp
+				k.public = *out.NetworkInterfaces[0].Association.PublicIp + ":80"
 			}
 		}
+	}
+	if b := now.Containers[0].NetworkBindings; len(b) > 0 {
+		k.public = fmt.Sprintf("%s:%d", r.host.public, *b[0].HostPort)
 	}
 	var err error
 	if k.inits, err = r.w.Inits(id(arn)); err != nil || len(k.inits) != 1 {
@@ -315,9 +371,12 @@ func (r *run) round(n int) {
 	// What is decided by chance is decided first, so that a seed repeats it.
 	var plan []kill
 	for range 1 + r.rand.IntN(2) {
-		plan = append(plan, kill{victims[r.rand.IntN(len(victims))], time.Duration(r.rand.IntN(250)) * time.Millisecond})
+		plan = append(plan, kill{r.victims()[r.rand.IntN(len(victims)+1)], time.Duration(r.rand.IntN(250)) * time.Millisecond})
 	}
-	starts := 1 + r.rand.IntN(2)
+	starts := make([]bool, 1+r.rand.IntN(2)) // whether on the instance
+	for i := range starts {
+		starts[i] = r.rand.IntN(2) == 0
+	}
 	var stops []string
 	for _, arn := range slices.Sorted(maps.Keys(r.short)) {
 		if r.short[arn] && (r.rand.IntN(2) == 0 || len(r.short) > 6) {
@@ -329,8 +388,8 @@ func (r *run) round(n int) {
 	for _, k := range plan {
 		killers.Go(func() { k.strike(r) })
 	}
-	for range starts {
-		r.start(fmt.Sprintf("round-%d", n))
+	for _, bridged := range starts {
+		r.start(fmt.Sprintf("round-%d", n), bridged)
 		if len(stops) > 0 {
 			r.stop(stops[0])
 			stops = stops[1:]
@@ -374,6 +433,9 @@ func (r *run) round(n int) {
 	}
 }
 
+// victims are all that may be killed: those of the region and the instance's agent.
+func (r *run) victims() []string { return append(slices.Clone(victims), "agent-"+r.host.id) }
+
 // kill is one process to be killed, so long after the round began.
 type kill struct {
 	role  string
@@ -400,7 +462,7 @@ func (r *run) back() {
 	r.t.Helper()
 	r.until("all processes are back", func() (bool, string) {
 		all, err := r.w.Processes()
-		for _, v := range victims {
+		for _, v := range r.victims() {
 			if all[v] == 0 {
 				return false, v + " is missing"
 			}
@@ -419,7 +481,14 @@ func (r *run) unchanged(n int, plan []kill, k steady) {
 		r.t.Errorf("round %d (%v): %s is %s (%s) with processes %v (%v), was RUNNING with %v", n, plan, k.arn, *now.LastStatus, text(now.StoppedReason), inits, err, k.inits)
 	}
 	for _, c := range now.Containers {
-		if got := text(c.NetworkInterfaces[0].PrivateIpv4Address); got != k.private {
+		got := ""
+		if len(c.NetworkInterfaces) > 0 {
+			got = text(c.NetworkInterfaces[0].PrivateIpv4Address)
+		}
+		if len(c.NetworkBindings) > 0 && fmt.Sprintf("%s:%d", r.host.public, *c.NetworkBindings[0].HostPort) != k.public {
+			r.t.Errorf("round %d (%v): %s has port %d, was at %s", n, plan, k.arn, *c.NetworkBindings[0].HostPort, k.public)
+		}
+		if got != k.private {
 			r.t.Errorf("round %d (%v): %s has address %s, had %s", n, plan, k.arn, got, k.private)
 		}
 	}
@@ -446,12 +515,15 @@ func (r *run) list(what string) []string {
 	return arns
 }
 
-// empty waits until no task runs and no address is in use.
+// empty waits until no task runs and no address is in use but the instance's.
 func (r *run) empty() {
 	r.t.Helper()
 	r.until("no task is left", func() (bool, string) {
 		arns := r.list("")
 		enis := must[ec2.DescribeNetworkInterfacesOutput](r, lab.EC2, "DescribeNetworkInterfaces", &ec2.DescribeNetworkInterfacesInput{}).NetworkInterfaces
+		enis = slices.DeleteFunc(enis, func(e ec2.NetworkInterface) bool {
+			return e.Attachment != nil && r.host.id != "" && text(e.Attachment.InstanceId) == r.host.id && !*e.RequesterManaged
+		})
 		return len(arns) == 0 && len(enis) == 0, fmt.Sprintf("tasks %v, %d interfaces", arns, len(enis))
 	})
 }
@@ -493,9 +565,16 @@ func (r *run) end() {
 		r.t.Errorf("the region has more than before it had tasks: %v\n%s", err, strings.Join(more, "\n"))
 	}
 	for _, k := range r.steady {
-		if c, err := net.DialTimeout("tcp4", k.public+":80", lab.Impatience); err == nil {
+		if c, err := net.DialTimeout("tcp4", k.public, lab.Impatience); err == nil {
 			c.Close()
 			r.t.Errorf("%s still answers", k.public)
 		}
 	}
+	must[ec2.TerminateInstancesOutput](r, lab.EC2, "TerminateInstances", &ec2.TerminateInstancesInput{InstanceIds: []string{r.host.id}})
+	r.until("the instance is gone", func() (bool, string) {
+		i := must[ec2.DescribeInstancesOutput](r, lab.EC2, "DescribeInstances", &ec2.DescribeInstancesInput{InstanceIds: []string{r.host.id}}).Reservations[0].Instances[0]
+		return i.State.Name == "terminated", string(i.State.Name)
+	})
+	r.host = machine{}
+	r.empty()
 }

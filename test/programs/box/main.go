@@ -10,6 +10,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -92,6 +93,17 @@ func main() {
 			var s syscall.Statfs_t
 			check(syscall.Statfs(path, &s))
 			fmt.Printf("%s %d %#x\n", path, int64(s.Blocks)*int64(s.Bsize), s.Type)
+		case "listen": // serve beside what follows
+			l, err := net.Listen("tcp", ":"+next())
+			check(err)
+			go func() { fail(http.Serve(l, pages()).Error()) }()
+		case "dial": // says whether an address can be reached
+			to := next()
+			if err := dial(to, "700ms"); err != nil {
+				fmt.Printf("%s: %v\n", to, err)
+			} else {
+				fmt.Printf("%s: reached\n", to)
+			}
 		case "serve":
 			check(http.ListenAndServe(":"+next(), pages()))
 		default:
