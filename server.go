@@ -35,6 +35,7 @@ import (
 	"github.com/berth-run/berth/control"
 	"github.com/berth-run/berth/control/address"
 	"github.com/berth-run/berth/control/boot"
+	"github.com/berth-run/berth/control/capacity"
 	"github.com/berth-run/berth/control/deploy"
 	"github.com/berth-run/berth/control/endpoint"
 	nat "github.com/berth-run/berth/control/gateway"
@@ -379,7 +380,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
-		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, group.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, group.Controller, capacity.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

@@ -64,6 +64,14 @@ func stop(p *control.Plan, in control.Input, account string) (running bool) {
 			control.Delete(p, state.Events, s.ARN, e)
 		}
 	}
+	// A group would replace what ends: it goes at once.
+	for g := range state.ScalingGroups.By(in.Read, "account", account) {
+		if full() {
+			return running
+		}
+		running = true
+		control.Delete(p, state.ScalingGroups, state.ScalingGroupKey(g.Account, g.Name), g)
+	}
 	for t := range state.Tasks.All(in.Read) {
 		if t.Account != account || t.LastStatus == state.Stopped {
 			continue

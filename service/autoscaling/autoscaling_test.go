@@ -528,7 +528,9 @@ func TestInstanceRefresh(t *testing.T) {
 					warm++
 				}
 			}
-			least = min(least, warm)
+			if b.refresh().Status != "Successful" { // zones may be balanced afterwards
+				least = min(least, warm)
+			}
 			if ceiling := max(x.desired+1, x.desired*x.most/100); all > ceiling || x.most == 100 && all > x.desired {
 				t.Errorf("%+v: %d instances", x, all)
 			}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/berth-run/berth/auth"
+	"github.com/berth-run/berth/aws/autoscaling"
 	api "github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
@@ -212,7 +213,7 @@ func (e *ECS) CreateCapacityProvider(ctx context.Context, in *api.CreateCapacity
 	case managed != nil && val(in.Cluster) == "":
 		return nil, client("A cluster must be specified for a capacity provider of managed instances.")
 	case group != nil && !e.isGroup(caller.Account, val(group.AutoScalingGroupArn)):
-		return nil, client("The specified Auto Scaling group ARN is invalid. Specify a valid Auto Scaling group ARN and try again.")
+		return nil, client(badGroup)
 	}
 	n := &state.CapacityProvider{
 		ARN: e.providerARN(caller.Account, name), Account: caller.Account, Name: name, Status: statusActive,
@@ -235,6 +236,9 @@ func (e *ECS) CreateCapacityProvider(ctx context.Context, in *api.CreateCapacity
 		p := *n
 		tx.Guard(capacityGuard(caller.Account))
 		if group != nil {
+			if err := useGroup(tx, &p); err != nil {
+				return err
+			}
 			for o := range state.CapacityProviders.By(tx, "account", caller.Account) {
 				if o.Group != nil && sameGroup(val(o.Group.AutoScalingGroupArn), val(group.AutoScalingGroupArn)) {
 					return client("The specified Auto Scaling group ARN is already being used by another capacity provider. Specify a unique Auto Scaling group ARN and try again.")
@@ -262,6 +266,30 @@ func (e *ECS) CreateCapacityProvider(ctx context.Context, in *api.CreateCapacity
 	})
 }
 
+const badGroup = "The specified Auto Scaling group ARN is invalid. Specify a valid Auto Scaling group ARN and try again."
+
+// managedTag is on groups that are capacity providers.
+const managedTag = "AmazonECSManaged"
+
+// useGroup looks at the Auto Scaling group of a provider and marks it as ECS's.
+func useGroup(tx *store.Tx, p *state.CapacityProvider) error {
+	g, ok := p.GroupOf(tx)
+	switch {
+	case !ok || g.Deleting:
+		return client(badGroup)
+	case p.Group.ManagedTerminationProtection == api.ManagedTerminationProtectionEnabled && !val(g.Doc.NewInstancesProtectedFromScaleIn):
+		return client("The managed termination protection setting for the capacity provider is invalid. To enable managed termination protection for a capacity provider, the Auto Scaling group must have instance protection from scale in enabled.")
+	}
+	is := func(t autoscaling.TagDescription) bool { return val(t.Key) == managedTag }
+	if p.Group.ManagedScaling.Status == api.ManagedScalingStatusEnabled && !slices.ContainsFunc(g.Doc.Tags, is) {
+		n := g.Clone()
+		n.Doc.Tags = append(slices.Clone(g.Doc.Tags), autoscaling.TagDescription{ResourceId: new(g.Name), ResourceType: new("auto-scaling-group"), Key: new(managedTag), Value: new(""), PropagateAtLaunch: new(true)})
+		slices.SortFunc(n.Doc.Tags, func(a, b autoscaling.TagDescription) int { return strings.Compare(val(a.Key), val(b.Key)) })
+		state.ScalingGroups.Put(tx, n)
+	}
+	return nil
+}
+
 // UpdateCapacityProvider changes what it is given and leaves the rest.
 func (e *ECS) UpdateCapacityProvider(ctx context.Context, in *api.UpdateCapacityProviderInput) (*api.UpdateCapacityProviderOutput, error) {
 	caller := e.caller(ctx)
@@ -285,6 +313,9 @@ func (e *ECS) UpdateCapacityProvider(ctx context.Context, in *api.UpdateCapacity
 			return client("The type of a capacity provider cannot be changed.")
 		case u != nil:
 			if p.Group, err = groupProvider(have.Group, u.ManagedScaling, u.ManagedTerminationProtection, u.ManagedDraining); err != nil {
+				return err
+			}
+			if err := useGroup(tx, &p); err != nil {
 				return err
 			}
 		default:

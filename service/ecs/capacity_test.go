@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/berth-run/berth/auth"
+	"github.com/berth-run/berth/aws/autoscaling"
 	api "github.com/berth-run/berth/aws/ecs"
 	"github.com/berth-run/berth/store"
 	"github.com/berth-run/berth/store/state"
@@ -18,6 +19,36 @@ const (
 	managedBody = `"managedInstancesProvider":{"infrastructureRoleArn":"` + roleARN + `","instanceLaunchTemplate":{"ec2InstanceProfileArn":"` + profileARN + `",
 		"networkConfiguration":{"subnets":["subnet-1"],"securityGroups":["sg-1"]},"instanceRequirements":{"vCpuCount":{"min":1,"max":4},"memoryMiB":{"min":1024}}}}`
 )
+
+// putGroup makes an Auto Scaling group.
+func putGroup(tx *store.Tx, name, id string) {
+	state.ScalingGroups.Put(tx, &state.ScalingGroup{ARN: "arn:aws:autoscaling:us-east-1:" + account + ":autoScalingGroup:" + id + ":autoScalingGroupName/" + name, Account: account, Name: name,
+		Doc: autoscaling.AutoScalingGroup{NewInstancesProtectedFromScaleIn: new(true), MinSize: new(int32(0)), MaxSize: new(int32(9)), DesiredCapacity: new(int32(0))}})
+}
+
+// A provider stands for a group that is there, and protects only the instances
+// of one that protects new ones.
+func TestProvidersHaveGroups(t *testing.T) {
+	b := newBench(t)
+	none := read[api.CreateCapacityProviderInput](t, `{"name":"p","autoScalingGroupProvider":{"autoScalingGroupArn":"none"}}`)
+	if _, err := b.CreateCapacityProvider(b.ctx, none); err == nil || err.Error() != "ClientException: "+badGroup {
+		t.Errorf("a group that is not there: %v", err)
+	}
+	b.put(func(tx *store.Tx) {
+		g, _ := state.ScalingGroups.Get(tx, state.ScalingGroupKey(account, "g"))
+		n := g.Clone()
+		n.Doc.NewInstancesProtectedFromScaleIn = new(false)
+		state.ScalingGroups.Put(tx, n)
+	})
+	open := read[api.CreateCapacityProviderInput](t, `{"name":"p","autoScalingGroupProvider":{"autoScalingGroupArn":"g","managedScaling":{"status":"ENABLED"},"managedTerminationProtection":"ENABLED"}}`)
+	if _, err := b.CreateCapacityProvider(b.ctx, open); err == nil || !strings.Contains(err.Error(), "the Auto Scaling group must have instance protection from scale in enabled.") {
+		t.Errorf("a group without protection: %v", err)
+	}
+	b.provide("p", `"autoScalingGroupProvider":{"autoScalingGroupArn":"other","managedScaling":{"status":"ENABLED"},"managedTerminationProtection":"ENABLED"}`)
+	if g, _ := state.ScalingGroups.Get(b.db.Snapshot(), state.ScalingGroupKey(account, "other")); len(g.Doc.Tags) != 1 || *g.Doc.Tags[0].Key != "AmazonECSManaged" {
+		t.Errorf("tags %+v", g.Doc.Tags)
+	}
+}
 
 // profile makes the instance profile of managedBody.
 func (b *bench) profile() {

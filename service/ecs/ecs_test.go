@@ -66,6 +66,9 @@ func newBench(t *testing.T) *bench {
 			state.Subnets.Put(tx, &state.Subnet{ID: "subnet-" + id, Account: account, VPC: vpc, Zone: "us-east-1a", CIDR: netip.MustParsePrefix("10.0." + id + ".0/24")})
 			state.SecurityGroups.Put(tx, &state.SecurityGroup{ID: "sg-" + id, Account: account, VPC: vpc, Name: "g" + id})
 		}
+		for name, id := range map[string]string{"web": "8a1c-22", "g": "x", "other": "y"} {
+			putGroup(tx, name, id)
+		}
 		state.Regions.Put(tx, &state.Region{Name: "us-east-1", Account: account, Zones: []state.Zone{{Name: "us-east-1a", ID: "use1-az1"}}})
 		state.ContainerInstances.Put(tx, &state.ContainerInstance{ARN: nodeInst, Account: account, Cluster: prefix + "cluster/nodes", Hidden: true, Node: "n1", Status: "ACTIVE"})
 	})

@@ -432,6 +432,7 @@ func TestCapacityProvidersComeBack(t *testing.T) {
 		managed, _ := in["managedInstancesProvider"].(doc)
 		if group, has := in["autoScalingGroupProvider"].(doc); has {
 			delete(in, "managedInstancesProvider")
+			b.put(func(tx *store.Tx) { putGroup(tx, name, "8a1c-22") })
 			if s, ok := group["managedScaling"].(doc); group["managedTerminationProtection"] == "ENABLED" {
 				if !ok {
 					s = doc{}

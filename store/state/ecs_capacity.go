@@ -1,6 +1,7 @@
 package state
 
 import (
+	"strings"
 	"time"
 
 	"github.com/berth-run/berth/aws/ecs"
@@ -18,6 +19,27 @@ type CapacityProvider struct {
 	Managed            *ecs.ManagedInstancesProvider
 	Tags               []Tag
 	CreatedAt          time.Time
+	Low                time.Time // since when less than the target capacity is used; zero: it is not
+	ScaledAt           time.Time // when its group was last scaled in
+}
+
+// GroupOf is the Auto Scaling group of a capacity provider, which it names by
+// ARN or by name.
+func (p *CapacityProvider) GroupOf(r store.Reader) (*ScalingGroup, bool) {
+	if p.Group == nil {
+		return nil, false
+	}
+	return FindScalingGroup(r, p.Account, str(p.Group.AutoScalingGroupArn))
+}
+
+// FindScalingGroup finds a group of an account by its name or ARN.
+func FindScalingGroup(r store.Reader, account, ref string) (*ScalingGroup, bool) {
+	name := ref
+	if strings.HasPrefix(ref, "arn:") {
+		_, name, _ = strings.Cut(ref, ":autoScalingGroupName/")
+	}
+	g, ok := ScalingGroups.Get(r, ScalingGroupKey(account, name))
+	return g, ok && (name == ref || g.ARN == ref)
 }
 
 // CapacityProviders is keyed by ARN.
