@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -23,10 +24,15 @@ import (
 // among the keys of a flight: who has one goes alone.
 //
 // All of a group have one revision. The mirror learns of them at once.
+//
+// One group is under way at a time. Those who were in it, when they have been told, are likely to
+// come again soon: so the next group, if it has fewer members than were there a moment ago, waits
+// for them, though no longer than a commit takes. Without that they split into two parties that
+// wait for each other, and the disk is asked twice as often. Whoever waits in vain makes that the
+// following groups, twice as many each time, do not wait: a lone writer never does.
 const (
-	groupsUnderWay = 1
-	groupMost      = 64
-	groupBytes     = 1 << 20
+	groupMost  = 64
+	groupBytes = 1 << 20
 	// oneOps and oneBytes are what one may have that goes with others.
 	oneOps   = 64
 	oneBytes = 64 << 10
@@ -45,11 +51,22 @@ type member struct {
 
 // group gathers members.
 type group struct {
-	mu       sync.Mutex
-	waiting  []*member
-	underWay int
-	commits  atomic.Int32
+	mu        sync.Mutex
+	waiting   []*member
+	underWay  bool
+	gathering bool          // those who wait, wait for others
+	timer     *time.Timer   // ends that
+	expect    int           // how many were there when the last group was over
+	took      time.Duration // what a commit takes, about
+	misses    int           // how often in a row others were waited for in vain
+	skip      int           // groups that do not wait
+	commits   atomic.Int32
 }
+
+const (
+	mostPatience = 2 * time.Millisecond
+	mostMisses   = 8
+)
 
 // busy reports whether anything is about to be committed.
 func (g *group) busy() bool { return g.commits.Load() > 0 }
@@ -61,16 +78,14 @@ func (b *etcd) together(ctx context.Context, r *request, puts bool) (int64, erro
 	g.commits.Add(1)
 	defer g.commits.Add(-1)
 	if len(r.ranges) > 0 || len(r.ops)+len(r.compares) > oneOps || r.size() > oneBytes {
-		b.commitOne(ctx, m)
+		for _, m := range b.admit([]*member{m}) {
+			b.commitOne(ctx, m)
+		}
 		return m.rev, m.err
 	}
 	g.mu.Lock()
-	if g.underWay < groupsUnderWay {
-		g.underWay++ // then nobody waits
-		m.turn <- []*member{m}
-	} else {
-		g.waiting = append(g.waiting, m)
-	}
+	g.waiting = append(g.waiting, m)
+	g.arrange()
 	g.mu.Unlock()
 	gone := ctx.Done()
 	for {
@@ -79,8 +94,9 @@ func (b *etcd) together(ctx context.Context, r *request, puts bool) (int64, erro
 			if all == nil {
 				return m.rev, m.err
 			}
+			began := time.Now()
 			b.commitGroup(all)
-			g.next()
+			g.over(len(all), time.Since(began))
 			for _, x := range all {
 				if x != m {
 					x.turn <- nil
@@ -108,10 +124,56 @@ func (g *group) leave(m *member) bool {
 	return true
 }
 
-// next lets those go that wait, as many as fit.
-func (g *group) next() {
+// over is called when a group has been committed, or not.
+func (g *group) over(members int, took time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.underWay = false
+	g.expect = min(members+len(g.waiting), groupMost)
+	g.took += (took - g.took) / 8
+	g.arrange()
+}
+
+// arrange lets those who wait go, or wait for others. The caller holds mu.
+func (g *group) arrange() {
+	switch {
+	case g.underWay || len(g.waiting) == 0:
+	case len(g.waiting) >= g.expect:
+		g.misses = 0
+		g.launch()
+	case g.gathering:
+	case g.skip > 0:
+		g.skip--
+		g.launch()
+	default:
+		g.gathering = true
+		patience := min(g.took, mostPatience)
+		if g.timer == nil {
+			g.timer = time.AfterFunc(patience, g.expire)
+		} else {
+			g.timer.Reset(patience)
+		}
+	}
+}
+
+// expire is called when those who wait have waited long enough for others.
+func (g *group) expire() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.gathering {
+		return
+	}
+	g.misses = min(g.misses+1, mostMisses)
+	g.skip = 1 << g.misses
+	g.launch()
+}
+
+// launch lets those go who wait, as many as fit. The caller holds mu.
+func (g *group) launch() {
+	if g.gathering {
+		g.gathering = false
+		g.timer.Stop()
+	}
 	n, bytes := 0, 0
 	for _, m := range g.waiting[:min(len(g.waiting), groupMost)] {
 		if bytes += m.r.size(); n > 0 && bytes > groupBytes {
@@ -120,12 +182,32 @@ func (g *group) next() {
 		n++
 	}
 	if n == 0 {
-		g.underWay--
-		return
+		return // they have left
 	}
+	g.underWay = true
 	all := slices.Clone(g.waiting[:n])
 	g.waiting = slices.Delete(g.waiting, 0, n)
 	all[0].turn <- all
+}
+
+// admit leaves out those for whose puts the disk has no room. What deletes only makes some.
+func (b *etcd) admit(all []*member) []*member {
+	if !slices.ContainsFunc(all, func(m *member) bool { return m.puts }) {
+		return all
+	}
+	err := b.server.room()
+	if err == nil {
+		return all
+	}
+	var rest []*member
+	for _, m := range all {
+		if m.puts {
+			m.err = err
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	return rest
 }
 
 // commitOne sets what has become of a member.
@@ -148,7 +230,11 @@ func (b *etcd) commitOne(ctx context.Context, m *member) {
 
 // commitGroup sets what has become of each.
 func (b *etcd) commitGroup(all []*member) {
-	if len(all) == 1 {
+	all = b.admit(all)
+	switch len(all) {
+	case 0:
+		return
+	case 1:
 		b.commitOne(b.life, all[0])
 		return
 	}

@@ -1,8 +1,15 @@
 // Command api measures signed calls over kept connections: DescribeTasks and
-// ListTasks against a bare handler that verifies the signature and writes the
-// same bytes, with many tasks in the store; RegisterTaskDefinition, durable,
-// against bare transactions of an embedded etcd; and all of them against
-// moto_server, if it is installed.
+// ListTasks, with many tasks in the store, against two bare handlers that verify
+// the signature; RegisterTaskDefinition, durable, against bare transactions of
+// an embedded etcd; and all of them against moto_server, if it is installed.
+//
+// The two bare handlers differ in where the answer comes from. "writes JSON"
+// decodes the request and encodes the same answer with encoding/json, from Go
+// structs that it has at hand: what a competent handler without anything behind
+// it would do. "ready bytes" neither reads the request nor encodes anything, it
+// writes the same bytes each time: no handler of an API could, so it is the
+// stricter one, and shows what the signature and net/http cost alone. Neither
+// looks anything up, authorizes, validates or logs, which Berth does.
 //
 //	go run ./bench/api [-tasks 100000] [-clients 8] [-rounds 7] [-slice 1s] [-only OPERATION] [-cpuprofile F]
 //
@@ -357,7 +364,7 @@ func (c *config) duel(ctx context.Context, what string, names [2]string, turns [
 		}
 		ratios = append(ratios, now[0]/now[1])
 	}
-	fmt.Printf("%-24s %s %7.0f/s   %s %7.0f/s   ratio %.2f", what, names[0], median(rates[0]), names[1], median(rates[1]), median(ratios))
+	fmt.Printf("%-22s %s %6.0f/s   %-17s %6.0f/s   ratio %.2f", what, names[0], median(rates[0]), names[1], median(rates[1]), median(ratios))
 	if aim > 0 {
 		fmt.Printf(" (aim: at least %.1f)", aim)
 	}
@@ -393,29 +400,138 @@ func (c *config) read(ctx context.Context, r *server, op string) error {
 	if err != nil {
 		return err
 	}
+	encode, err := encoder(op, answer)
+	if err != nil {
+		return err
+	}
+	for _, x := range []struct {
+		name   string
+		answer func(body []byte) ([]byte, error)
+	}{{"bare, writes JSON", encode}, {"bare, ready bytes", func([]byte) ([]byte, error) { return answer, nil }}} {
+		if err := c.readAgainst(ctx, r, op, x.name, ours, requests, x.answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *config) readAgainst(ctx context.Context, r *server, op, name string, ours *contender, requests func(host string) [][][]byte, answer func([]byte) ([]byte, error)) error {
 	bare, err := serveBare(r.sign, answer)
 	if err != nil {
 		return err
 	}
 	defer bare.close()
-	theirs := &contender{name: "bare", addr: bare.addr, requests: requests(bare.addr)}
+	theirs := &contender{name: name, addr: bare.addr, requests: requests(bare.addr)}
 	if err := theirs.dial(); err != nil {
 		return err
 	}
 	defer theirs.close()
-	return c.duel(ctx, op, [2]string{"berth", "bare handler"}, [2]func() (float64, error){
+	return c.duel(ctx, op, [2]string{"berth", name}, [2]func() (float64, error){
 		func() (float64, error) { return ours.turn(ctx, c.slice) },
 		func() (float64, error) { return theirs.turn(ctx, c.slice) }}, 0.7)
 }
 
-// A bare handler verifies a signature and writes an answer that it has ready.
+// encoder is a handler that decodes its request and encodes an answer, both with
+// encoding/json and structs of what there is in them. It makes the bytes of Berth's
+// answer, or says that it does not.
+func encoder(op string, answer []byte) (func([]byte) ([]byte, error), error) {
+	in, have := func() any { return &listInput{} }, any(&listOutput{})
+	if op == "DescribeTasks" {
+		in, have = func() any { return &describeInput{} }, &describeOutput{}
+	}
+	d := json.NewDecoder(bytes.NewReader(answer))
+	d.DisallowUnknownFields()
+	if err := d.Decode(have); err != nil {
+		return nil, fmt.Errorf("decode the answer: %w", err)
+	}
+	again, err := json.Marshal(have)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(again, answer) {
+		return nil, fmt.Errorf("the bare handler would not write the same:\n%s\n%s", again, answer)
+	}
+	return func(body []byte) ([]byte, error) {
+		if err := json.Unmarshal(body, in()); err != nil {
+			return nil, err
+		}
+		return json.Marshal(have)
+	}, nil
+}
+
+type listInput struct {
+	Cluster string `json:"cluster"`
+}
+
+type listOutput struct {
+	TaskArns  []string `json:"taskArns"`
+	NextToken string   `json:"nextToken,omitempty"`
+}
+
+type describeInput struct {
+	Cluster string   `json:"cluster"`
+	Tasks   []string `json:"tasks"`
+}
+
+type describeOutput struct {
+	Tasks    []task `json:"tasks"`
+	Failures []struct {
+		Arn    string `json:"arn"`
+		Reason string `json:"reason"`
+	} `json:"failures"`
+}
+
+type pair struct {
+	Name  string `json:"name"`
+	Value string `json:"value,omitempty"`
+}
+
+type task struct {
+	Attachments          []pair      `json:"attachments"`
+	Attributes           []pair      `json:"attributes"`
+	ClusterArn           string      `json:"clusterArn"`
+	Containers           []container `json:"containers"`
+	CPU                  string      `json:"cpu"`
+	CreatedAt            float64     `json:"createdAt"`
+	DesiredStatus        string      `json:"desiredStatus"`
+	EnableExecuteCommand bool        `json:"enableExecuteCommand"`
+	Group                string      `json:"group"`
+	HealthStatus         string      `json:"healthStatus"`
+	Accelerators         []pair      `json:"inferenceAccelerators"`
+	LastStatus           string      `json:"lastStatus"`
+	LaunchType           string      `json:"launchType"`
+	Memory               string      `json:"memory"`
+	Overrides            struct {
+		Containers   []pair `json:"containerOverrides"`
+		Accelerators []pair `json:"inferenceAcceleratorOverrides"`
+	} `json:"overrides"`
+	StartedAt         float64 `json:"startedAt"`
+	StartedBy         string  `json:"startedBy"`
+	Tags              []pair  `json:"tags"`
+	TaskArn           string  `json:"taskArn"`
+	TaskDefinitionArn string  `json:"taskDefinitionArn"`
+	Version           int     `json:"version"`
+}
+
+type container struct {
+	ContainerArn      string `json:"containerArn"`
+	TaskArn           string `json:"taskArn"`
+	Name              string `json:"name"`
+	Image             string `json:"image"`
+	LastStatus        string `json:"lastStatus"`
+	NetworkBindings   []pair `json:"networkBindings"`
+	NetworkInterfaces []pair `json:"networkInterfaces"`
+	HealthStatus      string `json:"healthStatus"`
+}
+
+// A bare handler verifies a signature and writes an answer.
 type bareHandler struct {
 	addr string
 	srv  *http.Server
 	done chan error
 }
 
-func serveBare(key sigv4.Signer, answer []byte) (*bareHandler, error) {
+func serveBare(key sigv4.Signer, makeAnswer func(body []byte) ([]byte, error)) (*bareHandler, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -432,6 +548,11 @@ func serveBare(key sigv4.Signer, answer []byte) (*bareHandler, error) {
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		answer, err := makeAnswer(body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
