@@ -9,6 +9,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"net/http"
 	"os"
@@ -16,10 +17,12 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
-func main() {
-	args := os.Args[1:]
+func main() { steps(os.Args[1:]) }
+
+func steps(args []string) {
 	next := func() string {
 		if len(args) == 0 {
 			fail("a step lacks its argument")
@@ -92,6 +95,22 @@ func main() {
 			var s syscall.Statfs_t
 			check(syscall.Statfs(path, &s))
 			fmt.Printf("%s %d %#x\n", path, int64(s.Blocks)*int64(s.Bsize), s.Type)
+		case "talk": // do what lines of the input say, until one says no more
+			for lines := bufio.NewScanner(os.Stdin); ; {
+				fmt.Print("box> ")
+				if !lines.Scan() {
+					check(lines.Err())
+					return
+				}
+				steps(strings.Fields(lines.Text()))
+			}
+		case "size": // of the terminal
+			var size struct{ rows, columns, _, _ uint16 }
+			_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+			if errno != 0 {
+				fail(errno.Error())
+			}
+			fmt.Printf("%d columns, %d rows\n", size.columns, size.rows)
 		case "serve":
 			check(http.ListenAndServe(":"+next(), pages()))
 		default:
