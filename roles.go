@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -91,6 +92,7 @@ func nodeRole(ctx context.Context, o cli.RoleOptions) error {
 		OCIRuntime:     os.Getenv(runtimeVariable),
 		ContainerdArgs: roleArgs("containerd", l, "", o.HealthyAfter), AgentArgs: roleArgs("agent", l, o.Containerd, o.HealthyAfter),
 		Instances: instances(l.nodeLayout(), binary, append(roleArgs("agent", l, o.Containerd, o.HealthyAfter), "--")),
+		Terminals: terminals(l.nodeLayout(), cmp.Or(o.Containerd, l.nodeLayout().Containerd().Socket())),
 	})
 }
 

@@ -154,7 +154,7 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	endpoint := "http://" + reachable(c.Listen)
 	account := func(ctx context.Context) string { return auth.FromContext(ctx).Account }
 	inside := insideAddress(c.Listen, region.PublicPool)
-	ecsAPI := ecs.New(ecs.Config{DB: db, Region: c.Region, Account: region.Account, PassRole: authorizer.PassRole, NewID: newID, Fleet: s.fleet,
+	ecsAPI := ecs.New(ecs.Config{DB: db, Region: c.Region, Account: region.Account, PassRole: authorizer.PassRole, NewID: newID, Fleet: s.fleet, Connected: s.connected, RoleMay: roleMay(authorizer, c.Region),
 		PollEndpoint: func(ctx context.Context) string {
 			// Who came by the address inside VPCs has no other way here.
 			if host := auth.RequestFrom(ctx).Host; host == inside {
@@ -171,6 +171,13 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	if err := tasksEnded(ctx, c.layout, db, ecsAPI); err != nil {
 		return nil, err
 	}
+	name, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("name of this machine: %w", err)
+	}
+	if err := dispatch.SessionsLost(ctx, db, name, now()); err != nil {
+		return nil, err
+	}
 	ec2API := ec2.New(ec2.Config{DB: db, Region: c.Region, Account: account, Now: now, NewID: newID,
 		Assumable: func(role *state.Role, service string) bool { return authorizer.ServiceMayAssume(role, service, nil) }})
 	ecrAPI, err := ecr.New(ecr.Config{DB: db, Registry: s.registry, Endpoint: s.registryEndpoint})
@@ -180,14 +187,14 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	logsAPI := logs.New(logs.Config{DB: db, Journal: events, Queries: filepath.Join(c.events(), "queries"), Region: c.Region, Now: now, NewID: newID})
 	s.logs = logsAPI
 	iamAPI := iam.New(iam.Config{DB: db})
-	ssmAPI := ssm.New(ssm.Config{DB: db, Region: c.Region, Now: now})
 	scalingAPI := autoscaling.New(autoscaling.Config{DB: db, Region: c.Region, Now: now, NewID: newID, LinkedRole: iamAPI.LinkedRole})
+	ssmAPI := ssm.New(ssm.Config{DB: db, Region: c.Region, Now: now, Connected: s.connected, RoleMay: roleMay(authorizer, c.Region)})
 	stsAPI := sts.New(sts.Config{DB: db, Authorizer: authorizer, Sessions: sessions})
 
 	mint := minter{authorizer, sessions, now}
 	flows := &flowWriter{db, ec2API, logsAPI, authorizer, c.Region, log.With("part", "flow logs")}
 	s.dispatch = dispatch.New(dispatch.Config{DB: db, Log: log.With("part", "dispatch"), Now: now, NewID: newID,
-		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, CA: s.ca.PEM(), PullPassword: s.registry.PullPassword, Flows: flows.write,
+		Endpoint: endpoint, TaskEndpoint: taskEndpoint(endpoint), NodeRole: nodeRoleARN(region.Account), NodeService: iam.NodeService, Mint: mint.role, CA: s.ca.PEM(), PullPassword: s.registry.PullPassword, Flows: flows.write, Name: name,
 		Authorize: func(r *http.Request, action, resource string) error {
 			snap := db.Snapshot()
 			caller, err := verifier.Verify(snap, r, nil, "ecs")
@@ -241,6 +248,31 @@ func newServer(ctx context.Context, c serverConfig, db *store.DB, log *slog.Logg
 	}
 	s.nodes = mux
 	return s, nil
+}
+
+// connected tells whether terminals can be had on a node.
+func (s *server) connected(node string) bool { return s.dispatch.Connected(node) }
+
+// roleMay tells whether a role, as a service's, may do all of these actions on
+// everything.
+func roleMay(authorizer *auth.Authorizer, region string) func(ctx context.Context, r store.Reader, arn, service string, actions ...string) bool {
+	return func(ctx context.Context, r store.Reader, arn, service string, actions ...string) bool {
+		role, ok := state.Roles.Get(r, state.IAMKey(accountOf(arn), state.ShortARN(arn)))
+		if !ok || role.ARN() != arn || !authorizer.ServiceMayAssume(role, service, nil) {
+			return false
+		}
+		const session = "ssm-agent"
+		c := &auth.Caller{Kind: auth.AssumedRole, Account: role.Account, Name: role.Name, RoleARN: role.ARN(), SessionName: session,
+			ARN: auth.AssumedRoleARN(role.Account, role.Name, session), UserID: role.ID + ":" + session,
+			Session: &auth.Session{Kind: auth.AssumedRole, Account: role.Account, Name: role.Name, ARN: role.ARN(), PrincipalID: role.ID, SessionName: session}}
+		ctx = auth.WithCaller(auth.WithRequest(ctx, &auth.Request{Protocol: wire.JSON11, Service: "SSM", Region: region}), c)
+		for _, a := range actions {
+			if err := authorizer.Check(ctx, r, c, auth.Check{Action: a, Resource: "*"}); err != nil {
+				return false
+			}
+		}
+		return true
+	}
 }
 
 // tasksEnded hands on that the tasks and instances of this machine ended with the region or
@@ -380,7 +412,7 @@ func (s *server) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range []control.Controller{
 		deploy.Controller(deploy.Settings{HealthyAfter: s.healthyAfter, Fleet: s.fleet}),
-		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, group.Controller, capacity.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, vacate.Controller, lifecycle.Controller,
+		place.Controller(s.fleet), address.Controller, nat.Controller, endpoint.Controller, boot.Controller, group.Controller, capacity.Controller, settle.Controller, reap.Controller, reap.History, reap.Networks, reap.Sessions, vacate.Controller, lifecycle.Controller,
 	} {
 		g.Go(func() error { return control.Run(ctx, s.db, c, clock, s.log) })
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/berth-run/berth/auth/sigv4"
 	"github.com/berth-run/berth/aws/wire"
+	"github.com/berth-run/berth/store/state"
 )
 
 // Signer signs requests. It is sigv4.Signer, which those import who must not
@@ -123,4 +124,14 @@ func RequestFrom(ctx context.Context) *Request {
 		return r
 	}
 	return &Request{}
+}
+
+// StreamURL is where the client that asked finds the data channel of a session.
+func StreamURL(ctx context.Context, session string) string {
+	r := RequestFrom(ctx)
+	scheme := "ws"
+	if r.Secure {
+		scheme = "wss"
+	}
+	return scheme + "://" + r.Host + state.DataChannelPath + session + "?role=publish_subscribe"
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/berth-run/berth/dispatch/fabric"
 	"github.com/berth-run/berth/store"
+	"github.com/berth-run/berth/store/state"
 )
 
 // Config is what a Server needs.
@@ -50,6 +51,8 @@ type Config struct {
 	// Flows gets the windows of flows that a node reports, once each, in order.
 	// It must not wait for anything but a disk. Nil drops them.
 	Flows func(ctx context.Context, node string, windows []fabric.FlowWindow)
+	// Name is this server's among those of the region, the same after a restart.
+	Name string
 }
 
 // Server answers the agents' and the nodes' connections.
@@ -62,11 +65,15 @@ type Server struct {
 	closed bool
 	open   sync.WaitGroup
 	agents map[string]int // connections of each container instance
+	nodes  map[string]int // streams of each node
+	seats  map[string]*seat
+
+	idle, away time.Duration // see seat
 }
 
 // New returns a Server. Close ends its connections.
 func New(c Config) *Server {
-	s := &Server{Config: c, agents: map[string]int{}}
+	s := &Server{Config: c, agents: map[string]int{}, nodes: map[string]int{}, seats: map[string]*seat{}, idle: idleTime, away: awayTime}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -84,10 +91,11 @@ func (s *Server) Close() {
 // gives them for both of their websockets.
 const AgentPath = "/ws"
 
-// Routes are the handlers of agents, which sign their requests.
+// Routes are the handlers of agents, which sign their requests, and of the
+// clients of terminals, who have a token.
 func (s *Server) Routes() map[string]http.Handler {
 	acs, tcs := s.session(s.serveACS), s.session(s.serveTCS)
-	return map[string]http.Handler{AgentPath: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return map[string]http.Handler{state.DataChannelPath: s.session(s.serveClient), AgentPath: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// The two name the instance differently (facts: agent protocol, 1.1).
 		if r.URL.Query().Has("containerInstanceArn") {
 			acs.ServeHTTP(w, r)
@@ -100,7 +108,7 @@ func (s *Server) Routes() map[string]http.Handler {
 // NodeRoutes are the handlers of nodes. Who may open the socket they are
 // served on is a node: they must never be served anywhere else.
 func (s *Server) NodeRoutes() map[string]http.Handler {
-	return map[string]http.Handler{fabric.Path: s.session(s.serveNode)}
+	return map[string]http.Handler{fabric.Path: s.session(s.serveNode), fabric.SessionPath: s.session(s.serveTerminal)}
 }
 
 // session counts a connection and ends it with the server.

@@ -58,10 +58,11 @@ func (s *Server) node(ctx context.Context, c *websocket.Conn) error {
 	if err != nil {
 		return err
 	}
+	defer s.here(hello.Name)()
 	log := s.Log.With("node", hello.Name)
 	log.Info("node connected", "cpu", hello.CPU, "memory", hello.Memory)
 	st := &stream{Server: s, conn: c, node: hello.Name, instance: instance, log: log,
-		inst: newInstanceState(), vpcs: map[string]fabric.VPC{}, groups: map[string]fabric.SecurityGroup{}, enis: map[string]fabric.Interface{}}
+		inst: newInstanceState(), told: map[string]bool{}, vpcs: map[string]fabric.VPC{}, groups: map[string]fabric.SecurityGroup{}, enis: map[string]fabric.Interface{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return st.follow(gctx) })
 	g.Go(func() error { return st.reports(gctx) })
@@ -119,10 +120,11 @@ type stream struct {
 	groups map[string]fabric.SecurityGroup
 	enis   map[string]fabric.Interface
 	inst   instanceState
+	told   map[string]bool // sessions
 }
 
 func (s *stream) follow(ctx context.Context) error {
-	tables := append(slices.Clone(networkTables), state.SecurityGroups, state.NetworkInterfaces, state.FlowLogs)
+	tables := append(slices.Clone(networkTables), state.SecurityGroups, state.NetworkInterfaces, state.FlowLogs, state.Sessions)
 	for _, t := range instanceTables {
 		if !slices.Contains(tables, t) {
 			tables = append(tables, t)
@@ -158,6 +160,7 @@ func (s *stream) follow(ctx context.Context) error {
 				s.instances(snap, first, &d)
 			}
 		}
+		s.sessions(snap, &d)
 		d.Revision = snap.Revision()
 		if first {
 			d.Full, first = true, false
@@ -171,7 +174,7 @@ func (s *stream) follow(ctx context.Context) error {
 			}
 			d.Agent, renew = a, s.Now().Add(credentialsLife/2)
 		}
-		if d.Full || d.Agent != nil || len(d.VPCs)+len(d.Groups)+len(d.Interfaces)+len(d.GoneVPCs)+len(d.GoneGroups)+len(d.GoneInterfaces)+len(d.Instances)+len(d.GoneInstances) > 0 {
+		if d.Full || d.Agent != nil || len(d.VPCs)+len(d.Groups)+len(d.Interfaces)+len(d.GoneVPCs)+len(d.GoneGroups)+len(d.GoneInterfaces)+len(d.Instances)+len(d.GoneInstances)+len(d.Sessions) > 0 {
 			if err := writeJSON(ctx, s.conn, d); err != nil {
 				return err
 			}

@@ -43,6 +43,7 @@ type node struct {
 
 	instances *instance.Manager // nil: this node runs none
 	metadata  *metadata.Server  // of the applying goroutine alone
+	sessions  *sessions
 }
 
 // wanted is the desired state, by key.

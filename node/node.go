@@ -141,6 +141,9 @@ type Config struct {
 	// Instances is how instances are run here; nil runs none.
 	Instances *Instances
 
+	// Terminals is how terminals are had here; nil has none.
+	Terminals *Terminals
+
 	// OpenFabric and NewResolver are the real ones if nil.
 	OpenFabric  func(vpc.Options) (Fabric, error)
 	NewResolver func(dns.Options) Resolver
@@ -199,7 +202,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.OCIRuntime, cfg.because = chosen.Name, chosen.Why
 		cfg.Log.Info("OCI runtime", "name", chosen.Name, "because", chosen.Why)
 	}
-	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), flows: newFlows(), agent: make(chan struct{}, 1)}
+	n := &node{cfg: cfg, log: cfg.Log, want: newWanted(), changed: make(chan struct{}, 1), reports: newReports(), flows: newFlows(), agent: make(chan struct{}, 1), sessions: newSessions()}
 	if cfg.Instances != nil {
 		if err := n.openInstances(); err != nil {
 			return err
@@ -226,6 +229,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return n.apply(ctx) })
 	g.Go(func() error { return n.countFlows(ctx) })
 	g.Go(func() error { return n.connect(ctx) })
+	g.Go(func() error { n.serveSessions(ctx); return nil })
 	if err := process.Notify(); err != nil {
 		cfg.Log.Warn("readiness", "err", err)
 	}

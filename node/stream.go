@@ -47,10 +47,7 @@ func (n *node) connect(ctx context.Context) error {
 
 // stream is one connection's life.
 func (n *node) stream(ctx context.Context) error {
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", n.cfg.Server)
-	}}
+	transport := n.transport()
 	defer transport.CloseIdleConnections()
 	dial, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -78,10 +75,23 @@ func (n *node) stream(ctx context.Context) error {
 			if err := n.receive(d); err != nil {
 				return err
 			}
+			for _, x := range d.Sessions {
+				if !n.sessions.add(x) {
+					n.log.Error("terminal refused: too many are waiting", "session", x.ID)
+				}
+			}
 		}
 	})
 	g.Go(func() error { return n.tell(ctx, c) })
 	return g.Wait()
+}
+
+// transport reaches the server.
+func (n *node) transport() *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", n.cfg.Server)
+	}}
 }
 
 // tell sends reports: first of every interface there is, then what is new.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -269,7 +270,9 @@ func (r *Runtime) execProcess(ctx context.Context, id string, e runtime.Exec) (*
 	if e.WorkingDir != "" {
 		p.Cwd = e.WorkingDir
 	}
-	if e.User != "" {
+	if u, ok := numbers(e.User); ok {
+		p.User = u
+	} else if e.User != "" {
 		record, err := r.store.Get(ctx, id)
 		if err != nil {
 			return nil, native(err)
@@ -288,6 +291,20 @@ func (r *Runtime) execProcess(ctx context.Context, id string, e runtime.Exec) (*
 		}
 	}
 	return &p, nil
+}
+
+// numbers is a user that is given by numbers, for which no file is needed.
+func numbers(user string) (specs.User, bool) {
+	a, b, ok := strings.Cut(user, ":")
+	if !ok {
+		return specs.User{}, false
+	}
+	uid, err := strconv.ParseUint(a, 10, 31)
+	gid, err2 := strconv.ParseUint(b, 10, 31)
+	if err != nil || err2 != nil {
+		return specs.User{}, false
+	}
+	return specs.User{UID: uint32(uid), GID: uint32(gid)}, true
 }
 
 // notRunning: containerd tells of a missing and of an ended process alike.

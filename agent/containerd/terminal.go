@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/typeurl/v2"
@@ -142,5 +145,46 @@ func (t *Terminal) Close() error {
 	default:
 		t.x.abandon(t.pid)
 	}
+	return err
+}
+
+// HangUp ends the terminals of containers that an earlier process has left
+// behind: nobody sits at them any more. It must not be called while another
+// process has terminals of the same containers. It returns when they have ended.
+func (r *Runtime) HangUp() error {
+	inputs, err := filepath.Glob(filepath.Join(r.dir("*"), "t*.in"))
+	if err != nil {
+		return err
+	}
+	var ending sync.WaitGroup
+	defer ending.Wait()
+	for _, in := range inputs {
+		out := strings.TrimSuffix(in, ".in")
+		x := &execution{r: r, container: filepath.Base(filepath.Dir(in)), id: filepath.Base(out), pipe: out, input: in}
+		if x.f, err = openPipe(out); err != nil {
+			x.remove() // it was never begun
+			continue
+		}
+		ending.Go(x.delete)
+	}
+	return nil
+}
+
+// Finish closes the runtime after what was left for later is done, or takes too
+// long.
+func (r *Runtime) Finish() error {
+	done := make(chan struct{})
+	go func() { // ends with Close
+		defer close(done)
+		r.after.Wait()
+	}()
+	late := time.NewTimer(2 * execCleanUp)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+	}
+	err := r.Close()
+	<-done
 	return err
 }

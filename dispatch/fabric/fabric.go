@@ -36,6 +36,10 @@ type Desired struct {
 
 	Instances []Instance `json:"instances,omitempty"` // of this node
 
+	// Sessions are terminals that somebody waits for. Each is named once on a
+	// stream: it lasts as long as the node's connection for it ([SessionPath]).
+	Sessions []Session `json:"sessions,omitempty"`
+
 	GoneInstances  []string `json:"goneInstances,omitempty"`
 	GoneVPCs       []string `json:"goneVpcs,omitempty"`
 	GoneGroups     []string `json:"goneGroups,omitempty"`
@@ -43,6 +47,28 @@ type Desired struct {
 
 	Region *Region `json:"region,omitempty"` // in the first frame, and when it changes
 	Agent  *Agent  `json:"agent,omitempty"`  // in the first frame, and when credentials are renewed
+}
+
+// SessionPath and a session's id is where the node brings its terminal: a
+// websocket of which binary frames are what the terminal says, and what is
+// typed, and text frames are [TerminalFrame]s. When it ends, so does what runs.
+const SessionPath = "/node/session/"
+
+// Session is a terminal in an instance, or in a container of a task.
+type Session struct {
+	ID        string   `json:"id"`
+	Instance  string   `json:"instance,omitempty"`  // i-…, "" for tasks on Fargate
+	Container string   `json:"container,omitempty"` // id in the runtime; "" is the instance itself
+	Command   []string `json:"command,omitempty"`   // none: a shell
+}
+
+// TerminalFrame is what else there is to say of a terminal: its size to the
+// node, or to the server how it ended. That is the last frame.
+type TerminalFrame struct {
+	Columns uint16 `json:"columns,omitempty"`
+	Rows    uint16 `json:"rows,omitempty"`
+	Exit    *int   `json:"exit,omitempty"`
+	Error   string `json:"error,omitempty"` // it could not begin
 }
 
 // Region says what the node needs to know of the region it serves.

@@ -208,7 +208,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			return fmt.Errorf("instances: %w", err)
 		}
 	}
-	c, err := m.cfg.Open(Place{Namespace: m.cfg.Namespace, Dir: filepath.Join(m.cfg.Data, "run"), Cgroup: m.cfg.Cgroup})
+	c, err := m.cfg.Open(m.machine())
 	if err != nil {
 		return fmt.Errorf("instances: %w", err)
 	}
@@ -311,6 +311,11 @@ func (m *Manager) find() error {
 // passing is the folder of an instance that a reboot of the machine empties:
 // its agent has namespaces and mounts of tasks there.
 func (m *Manager) passing(id string) string { return filepath.Join(m.cfg.Run, "i", id) }
+
+// machine is where the instances are.
+func (m *Manager) machine() Place {
+	return Place{Namespace: m.cfg.Namespace, Dir: filepath.Join(m.cfg.Data, "run"), Cgroup: m.cfg.Cgroup}
+}
 
 // tasks is where the containers of an instance's tasks are.
 func (m *Manager) tasks(id string) Place {

@@ -32,6 +32,11 @@ type Config struct {
 	Fleet *fleet.Fleet
 	// PollEndpoint is the URL under which the agent of this request finds ACS and TCS. Required.
 	PollEndpoint func(ctx context.Context) string
+	// Connected tells whether terminals can be had on a node. nil: nowhere.
+	Connected func(node string) bool
+	// RoleMay tells whether a role, as an AWS service's, may do all of the
+	// actions on everything. nil: it may not.
+	RoleMay func(ctx context.Context, r store.Reader, roleARN, service string, actions ...string) bool
 }
 
 // ECS answers the ECS API.
@@ -54,6 +59,12 @@ func New(cfg Config) *ECS {
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = randomID
+	}
+	if cfg.Connected == nil {
+		cfg.Connected = func(string) bool { return false }
+	}
+	if cfg.RoleMay == nil {
+		cfg.RoleMay = func(context.Context, store.Reader, string, string, ...string) bool { return false }
 	}
 	if cfg.Fleet == nil {
 		cfg.Fleet = fleet.New(cfg.DB)

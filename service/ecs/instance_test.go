@@ -1,7 +1,9 @@
 package ecs
 
 import (
+	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -297,6 +299,9 @@ func TestExecuteCommand(t *testing.T) {
 	}
 	once := exec(able, "web")
 	once.Interactive = new(false)
+	const away = "TargetNotConnectedException: The execute command failed due to an internal error. Try again later."
+	quoted := exec(able, "web")
+	quoted.Command = new("echo 'a")
 	other := exec(able, "web")
 	other.Cluster = new("none")
 	for _, c := range []struct {
@@ -311,8 +316,83 @@ func TestExecuteCommand(t *testing.T) {
 		{exec(able, ""), ip + "The container name must be specified for a task that has more than one container."},
 		{exec(able, "none"), ip + "The specified container none was not found in the task."},
 		{exec(able, "side"), ip + "The execute command failed because the container side isn't running. Specify a running container and try again."},
-		{exec(able, "web"), "TargetNotConnectedException: ExecuteCommand is not supported by this version of Berth: no execute command agent runs in the container web."},
+		{exec(able, "web"), away}, // of a container of which the agent has told no id
+		{quoted, ip + "The command can not be parsed: a quote is not closed."},
 	} {
 		refuse(b, b.ExecuteCommand, c.in, c.want)
 	}
+	agent := func() string {
+		t.Helper()
+		out := try(b, b.DescribeTasks, &api.DescribeTasksInput{Tasks: []string{able, plain}})
+		if a := out.Tasks[1].Containers[0].ManagedAgents; len(a) != 0 {
+			t.Errorf("agents of a task without: %v", a)
+		}
+		a := out.Tasks[0].Containers[0].ManagedAgents
+		if len(a) != 1 || a[0].Name != "ExecuteCommandAgent" {
+			t.Fatalf("agents %v", a)
+		}
+		return *a[0].LastStatus
+	}
+	b.submit(able, `{"containers":[{"containerName":"web","runtimeId":"run-1","status":"RUNNING"}]}`)
+	connected, allowed := true, false
+	b.cfg.Connected = func(node string) bool { return connected && node != "" }
+	b.cfg.RoleMay = func(_ context.Context, _ store.Reader, arn, service string, actions ...string) bool {
+		return allowed && strings.HasSuffix(arn, ":role/r") && service == tasksService && len(actions) == 4
+	}
+	refuse(b, b.ExecuteCommand, exec(able, "web"), away)
+	if got := agent(); got != "PENDING" {
+		t.Errorf("the agent is %s without permissions", got)
+	}
+	allowed, connected = true, false
+	refuse(b, b.ExecuteCommand, exec(able, "web"), away)
+	connected = true
+	if got := agent(); got != "RUNNING" {
+		t.Errorf("the agent is %s", got)
+	}
+	in := exec(able, "web")
+	in.Command = new(`sh -c "echo 'a b'"`)
+	ctx := auth.WithRequest(b.ctx, &auth.Request{Host: "region:1", Secure: true})
+	out, err := b.ExecuteCommand(ctx, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := *out.Session.SessionId
+	if !regexp.MustCompile(`^ecs-execute-command-[a-z0-9]{26}$`).MatchString(id) || *out.Session.StreamUrl != "wss://region:1/v1/data-channel/"+id+"?role=publish_subscribe" ||
+		*out.ContainerName != "web" || *out.TaskArn != able || !*out.Interactive {
+		t.Errorf("answer %+v %+v", out, out.Session)
+	}
+	row, ok := state.Sessions.Get(b.db.Snapshot(), id)
+	if !ok || !row.Knows(*out.Session.TokenValue) || row.Knows("") || row.Container != "run-1" || row.Node == "" || row.Status != "Connecting" ||
+		!slices.Equal(row.Command, []string{"sh", "-c", "echo 'a b'"}) || row.Target != "ecs:default_"+state.ShortARN(able)+"_run-1" {
+		t.Errorf("row %+v", row)
+	}
+}
+
+func TestWords(t *testing.T) {
+	for in, want := range map[string][]string{
+		"sh": {"sh"}, "  ls  -l\t/ ": {"ls", "-l", "/"}, `a "b c" 'd "e'`: {"a", "b c", `d "e`}, `a\ b "c\"d\n" '' 'e\'`: {"a b", `c"d\n`, "", `e\`},
+		`a"b"'c'`: {"abc"}, "": nil, `"a`: nil, `a\`: nil, `''`: nil,
+	} {
+		if got, err := words(in); !slices.Equal(got, want) || (err != nil) != (want == nil) {
+			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
+		}
+	}
+}
+
+func FuzzWords(f *testing.F) {
+	f.Add(`sh -c "a 'b' \" c"`)
+	f.Fuzz(func(t *testing.T, in string) {
+		got, err := words(in)
+		if err != nil {
+			return
+		}
+		// Quoted, it is the same words again.
+		var b strings.Builder
+		for _, w := range got {
+			b.WriteString("'" + strings.ReplaceAll(w, "'", `'"'"'`) + "' ")
+		}
+		if again, err := words(b.String()); err != nil || !slices.Equal(again, got) {
+			t.Errorf("%q: %q, and then %q, %v", in, got, again, err)
+		}
+	})
 }

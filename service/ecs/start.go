@@ -143,7 +143,7 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 			return err
 		}
 		if t := used(tx, caller.Account, "RunTask", val(in.ClientToken), now); t != nil {
-			return again(tx, t, request, out)
+			return e.again(ctx, tx, t, request, out)
 		}
 		on, err := e.compute(tx, cluster, in.LaunchType, in.CapacityProviderStrategy)
 		if err != nil {
@@ -189,7 +189,7 @@ func (e *ECS) RunTask(ctx context.Context, in *api.RunTaskInput) (*api.RunTaskOu
 			}
 			state.Tasks.Put(tx, t)
 			token.Resources = append(token.Resources, t.ARN)
-			out.Tasks = append(out.Tasks, taskView(tx, t, true))
+			out.Tasks = append(out.Tasks, e.taskView(ctx, tx, t, true))
 		}
 		if len(token.Resources) > 0 { // else asking again may start some
 			remember(tx, token)
@@ -268,7 +268,7 @@ func (e *ECS) StartTask(ctx context.Context, in *api.StartTaskInput) (*api.Start
 				continue
 			}
 			state.Tasks.Put(tx, t)
-			out.Tasks = append(out.Tasks, taskView(tx, t, true))
+			out.Tasks = append(out.Tasks, e.taskView(ctx, tx, t, true))
 		}
 		return nil
 	}

@@ -54,7 +54,7 @@ func checkStart(group, startedBy string, propagate api.PropagateTags) error {
 
 // again answers a RunTask whose token has been used: with the tasks it made, if
 // it asks for the same. Those that are forgotten by now are missing.
-func again(r store.Reader, t *state.ClientToken, request string, out *api.RunTaskOutput) error {
+func (e *ECS) again(ctx context.Context, r store.Reader, t *state.ClientToken, request string, out *api.RunTaskOutput) error {
 	if t.Request != request {
 		return &api.ConflictException{
 			Message:     "The RunTask request could not be processed due to conflicts. The provided clientToken is already in use with different parameters.",
@@ -63,7 +63,7 @@ func again(r store.Reader, t *state.ClientToken, request string, out *api.RunTas
 	}
 	for _, arn := range t.Resources {
 		if have, ok := state.Tasks.Get(r, arn); ok {
-			out.Tasks = append(out.Tasks, taskView(r, have, true))
+			out.Tasks = append(out.Tasks, e.taskView(ctx, r, have, true))
 		} else {
 			out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
 		}
@@ -100,7 +100,7 @@ func (e *ECS) StopTask(ctx context.Context, in *api.StopTaskInput) (*api.StopTas
 			}
 			state.Tasks.Put(tx, t)
 		}
-		v := taskView(tx, t, true)
+		v := e.taskView(ctx, tx, t, true)
 		out.Task = &v
 		return nil
 	})
@@ -128,7 +128,7 @@ func (e *ECS) DescribeTasks(ctx context.Context, in *api.DescribeTasksInput) (*a
 				return err
 			}
 			if t, ok := state.Tasks.Get(r, arn); ok && t.Cluster == cluster.ARN {
-				out.Tasks = append(out.Tasks, taskView(r, t, tags))
+				out.Tasks = append(out.Tasks, e.taskView(ctx, r, t, tags))
 			} else {
 				out.Failures = append(out.Failures, api.Failure{Arn: &arn, Reason: new("MISSING")})
 			}
@@ -226,7 +226,7 @@ func architecture(r store.Reader, t *state.Task) *string {
 }
 
 // taskView is a task as the API shows it.
-func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
+func (e *ECS) taskView(ctx context.Context, r store.Reader, t *state.Task, tags bool) api.Task {
 	v := api.Task{
 		TaskArn: &t.ARN, ClusterArn: &t.Cluster, TaskDefinitionArn: &t.TaskDefinition,
 		Attachments:           []api.Attachment{},
@@ -294,6 +294,9 @@ func taskView(r store.Reader, t *state.Task, tags bool) api.Task {
 		}
 		if c.ExitCode != nil {
 			cv.ExitCode = num(*c.ExitCode)
+		}
+		if t.EnableExecuteCommand {
+			cv.ManagedAgents = []api.ManagedAgent{e.execAgent(ctx, r, t, c)}
 		}
 		v.Containers = append(v.Containers, cv)
 	}

@@ -73,6 +73,46 @@ func (s *SSM) Authorize() map[string]func(context.Context, store.Reader, *auth.C
 	m["ListTagsForResource"] = func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
 		return []auth.Check{s.check(r, c, "ListTagsForResource", wire.Value(in.(*api.ListTagsForResourceInput).ResourceId))}
 	}
+	instance := func(r store.Reader, c *auth.Caller, op string, target *string) auth.Check {
+		id := wire.Value(target)
+		if !strings.HasPrefix(id, "i-") && !strings.HasPrefix(id, "ecs:") {
+			id = "*"
+		}
+		k := auth.Check{Action: "ssm:" + op, Resource: "arn:aws:ec2:" + s.Region + ":" + c.Account + ":instance/" + id, Keys: map[string][]string{}}
+		if i, ok := state.Instances.Get(r, id); ok && i.Account == c.Account {
+			for _, t := range i.Tags {
+				k.Keys["aws:ResourceTag/"+t.Key], k.Keys["ssm:resourceTag/"+t.Key] = []string{t.Value}, []string{t.Value}
+			}
+		}
+		return k
+	}
+	m["StartSession"] = func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
+		x := in.(*api.StartSessionInput)
+		k := instance(r, c, "StartSession", x.Target)
+		if x.DocumentName == nil {
+			return []auth.Check{k}
+		}
+		// Who names a document must be allowed it.
+		k.Keys["ssm:SessionDocumentAccessCheck"] = truth(true)
+		name, owner := documentName(x.DocumentName), c.Account
+		if strings.HasPrefix(name, "AWS-") {
+			owner = ""
+		}
+		d := auth.Check{Action: k.Action, Resource: "arn:aws:ssm:" + s.Region + ":" + owner + ":document/" + name, Account: c.Account, Keys: k.Keys}
+		return []auth.Check{k, d}
+	}
+	m["GetConnectionStatus"] = func(_ context.Context, r store.Reader, c *auth.Caller, in any) []auth.Check {
+		return []auth.Check{instance(r, c, "GetConnectionStatus", in.(*api.GetConnectionStatusInput).Target)}
+	}
+	session := func(c *auth.Caller, op string, id *string) []auth.Check {
+		return []auth.Check{{Action: "ssm:" + op, Resource: "arn:aws:ssm:" + s.Region + ":" + c.Account + ":session/" + wire.Value(id)}}
+	}
+	m["ResumeSession"] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
+		return session(c, "ResumeSession", in.(*api.ResumeSessionInput).SessionId)
+	}
+	m["TerminateSession"] = func(_ context.Context, _ store.Reader, c *auth.Caller, in any) []auth.Check {
+		return session(c, "TerminateSession", in.(*api.TerminateSessionInput).SessionId)
+	}
 	return m
 }
 

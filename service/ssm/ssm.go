@@ -1,6 +1,7 @@
-// Package ssm answers the part of the Systems Manager API that is the Parameter
-// Store: parameters of the account, and the public ones that say which AMIs
-// Amazon's are. It validates, writes one transaction, and answers. It must
+// Package ssm answers two parts of the Systems Manager API: the Parameter
+// Store, with parameters of the account and the public ones that say which AMIs
+// Amazon's are, and Session Manager, terminals in instances, which package
+// dispatch serves. It validates, writes one transaction, and answers. It must
 // never show a SecureString's value to who did not ask for it to be decrypted.
 package ssm
 
@@ -24,6 +25,11 @@ type Config struct {
 	DB     *store.DB
 	Region string
 	Now    func() time.Time
+	// Connected tells whether terminals can be had on a node. nil: nowhere.
+	Connected func(node string) bool
+	// RoleMay tells whether a role, as an AWS service's, may do all of the
+	// actions on everything. nil: it may not.
+	RoleMay func(ctx context.Context, r store.Reader, roleARN, service string, actions ...string) bool
 }
 
 // SSM implements the API.

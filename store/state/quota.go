@@ -48,6 +48,7 @@ var quotaDefaults = map[string]int{
 	"ec2/launch-templates":         5_000,
 	"ec2/launch-template-versions": 10_000,
 	"ssm/parameters":               10_000,
+	"ssm/sessions":                 1_000,
 
 	"autoscaling/groups":                500,
 	"autoscaling/launch-configurations": 200,

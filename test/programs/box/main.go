@@ -9,18 +9,22 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
-func main() {
-	args := os.Args[1:]
+func main() { steps(os.Args[1:]) }
+
+func steps(args []string) {
 	next := func() string {
 		if len(args) == 0 {
 			fail("a step lacks its argument")
@@ -104,6 +108,22 @@ func main() {
 			} else {
 				fmt.Printf("%s: reached\n", to)
 			}
+		case "talk": // do what lines of the input say, until one says no more
+			for lines := bufio.NewScanner(os.Stdin); ; {
+				fmt.Print("box> ")
+				if !lines.Scan() {
+					check(lines.Err())
+					return
+				}
+				steps(strings.Fields(lines.Text()))
+			}
+		case "size": // of the terminal
+			var size struct{ rows, columns, _, _ uint16 }
+			_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+			if errno != 0 {
+				fail(errno.Error())
+			}
+			fmt.Printf("%d columns, %d rows\n", size.columns, size.rows)
 		case "serve":
 			check(http.ListenAndServe(":"+next(), pages()))
 		default:
