@@ -315,11 +315,6 @@ func (b *etcd) commit(ctx context.Context, r *request) (int64, error) {
 		return 0, fmt.Errorf("%w: %d writes, %d reads, %d bytes", ErrTooLarge, len(r.ops), len(r.compares), r.size())
 	}
 	puts := slices.ContainsFunc(r.ops, func(o op) bool { return o.value != nil })
-	if b.server != nil && puts {
-		if err := b.server.room(); err != nil {
-			return 0, err
-		}
-	}
 	if b.server != nil {
 		return b.together(ctx, r, puts)
 	}

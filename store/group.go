@@ -78,7 +78,9 @@ func (b *etcd) together(ctx context.Context, r *request, puts bool) (int64, erro
 	g.commits.Add(1)
 	defer g.commits.Add(-1)
 	if len(r.ranges) > 0 || len(r.ops)+len(r.compares) > oneOps || r.size() > oneBytes {
-		b.commitOne(ctx, m)
+		for _, m := range b.admit([]*member{m}) {
+			b.commitOne(ctx, m)
+		}
 		return m.rev, m.err
 	}
 	g.mu.Lock()
@@ -188,6 +190,26 @@ func (g *group) launch() {
 	all[0].turn <- all
 }
 
+// admit leaves out those for whose puts the disk has no room. What deletes only makes some.
+func (b *etcd) admit(all []*member) []*member {
+	if !slices.ContainsFunc(all, func(m *member) bool { return m.puts }) {
+		return all
+	}
+	err := b.server.room()
+	if err == nil {
+		return all
+	}
+	var rest []*member
+	for _, m := range all {
+		if m.puts {
+			m.err = err
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	return rest
+}
+
 // commitOne sets what has become of a member.
 func (b *etcd) commitOne(ctx context.Context, m *member) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -208,7 +230,11 @@ func (b *etcd) commitOne(ctx context.Context, m *member) {
 
 // commitGroup sets what has become of each.
 func (b *etcd) commitGroup(all []*member) {
-	if len(all) == 1 {
+	all = b.admit(all)
+	switch len(all) {
+	case 0:
+		return
+	case 1:
 		b.commitOne(b.life, all[0])
 		return
 	}
