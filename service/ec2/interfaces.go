@@ -254,6 +254,20 @@ func (e *EC2) DeleteNetworkInterface(ctx context.Context, in *api.DeleteNetworkI
 		if n.Attachment != nil || n.Task != "" || n.Owner != "" {
 			return bad("InvalidParameterValue", "Network interface '%s' is currently in use.", n.ID)
 		}
+		if n.Node == "" {
+			// No kernel has it: it is gone when the call returns, and its subnet
+			// may go next, as in AWS.
+			for _, l := range n.Leases(tx) {
+				state.AddressLeases.Delete(tx, state.LeaseKey(l.Scope, l.Address))
+			}
+			for ip := range state.ElasticIPs.By(tx, "eni", n.ID) {
+				free := *ip
+				free.Association, free.ENI, free.Private = "", "", netip.Addr{}
+				state.ElasticIPs.Put(tx, &free)
+			}
+			state.NetworkInterfaces.Delete(tx, n.ID)
+			return nil
+		}
 		// What is left of it, its addresses too, is given back by control/address.
 		next := *n
 		next.Deleting = true
