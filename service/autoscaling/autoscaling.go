@@ -60,10 +60,8 @@ var Stored = map[string]string{
 	"PutScalingPolicy.MetricAggregationType":                                                "kept and shown; there are no metrics yet to act upon",
 	"PutScalingPolicy.EstimatedInstanceWarmup":                                              "kept and shown; capacity is counted when it is wanted",
 	"EnableMetricsCollection.Metrics":                                                       "kept and shown; there is no CloudWatch yet to publish to",
-	"PutLifecycleHook.NotificationTargetARN":                                                "refused, as is RoleARN: there are neither queues nor topics",
 	"PutLifecycleHook.NotificationMetadata":                                                 "kept and shown; nobody is notified",
 	"StartInstanceRefresh.Preferences.AlarmSpecification":                                   "kept and shown; there are no alarms yet",
-	"CreateLaunchConfiguration.ClassicLinkVPCId":                                            "refused, as EC2-Classic is no more",
 }
 
 func invalid(format string, args ...any) error {
