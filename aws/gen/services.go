@@ -32,9 +32,6 @@ type extraMember struct {
 //go:embed ec2_operations.txt
 var ec2Operations string
 
-//go:embed ssm_operations.txt
-var ssmOperations string
-
 var services = []service{
 	{pkg: "ecs", title: "Amazon ECS", style: "StyleECS", extra: []extraMember{
 		// The agent reads and sends these; the SDKs' model does not have them.
