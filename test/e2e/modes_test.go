@@ -360,6 +360,15 @@ func (w *modes) bridge(t *testing.T) {
 	first, second := peers[0], peers[1]
 	published := strings.TrimPrefix(first.at, w.one.public)
 
+	// For the flow log of the instance's interface, which stays till the end.
+	page := w.outsider.says(t, "/")
+	_, from, _ := strings.Cut(page, " at ")
+	from, _, _ = strings.Cut(from, ":")
+	eni := w.aws(t, "ec2", "describe-instances", "--instance-ids", w.one.id, "--query", "Reservations[0].Instances[0].NetworkInterfaces[0].NetworkInterfaceId", "--output", "text")
+	w.outsider.misses(t, w.one.private+":79")
+	w.outsider.reaches(t, w.one.private+published)
+	w.sent = append(w.sent, sent{eni, from, w.one.private, "79", false}, sent{eni, from, w.one.private, published[1:], true})
+
 	// Whoever is in the VPC or outside reaches what is published and nothing else.
 	w.allow(t, w.hosts, tcp(81, "0.0.0.0/0"))
 	second.reaches(t, inner[0]+":81") // it does listen there
@@ -534,10 +543,6 @@ func (w *modes) awsvpc(t *testing.T) {
 	w.outsider.reaches(t, to)
 	w.outsider.misses(t, a.private()+":81")
 	w.outsider.reaches(t, b.private()+":81")
-	page := w.outsider.says(t, "/")
-	_, from, _ := strings.Cut(page, " at ")
-	from, _, _ = strings.Cut(from, ":")
-	w.sent = append(w.sent, sent{*x.NetworkInterfaceId, from, a.private(), "81", false}, sent{*y.NetworkInterfaceId, from, b.private(), "81", true})
 	// From its own instance, from others, and from each other.
 	bridged := w.place(t, w.one.on(w.defineFor(t, ecs.NetworkModeBridge, publish(w.box("client", "serve", "80"), 80, 0))))[0]
 	local := &peer{at: w.one.public + ":" + port(bound(t, bridged.describe(), "client")[80])}
@@ -617,6 +622,12 @@ func (w *modes) flows(t *testing.T) {
 				if len(f) != 14 || f[0] != "2" || f[1] != w.Account || f[2] != s.eni {
 					return false, fmt.Errorf("line %q", *e.Message)
 				}
+				if f[12] != verdict || f[7] != "6" {
+					if !s.accepted && slices.Contains(f[3:5], s.from) && slices.Contains(f[5:7], s.port) {
+						return false, fmt.Errorf("line %q", *e.Message)
+					}
+					continue // as when the rule was away
+				}
 				switch {
 				case f[3] == s.from && f[4] == s.to && f[6] == s.port:
 					lines = append(lines, *e.Message)
@@ -633,11 +644,6 @@ func (w *modes) flows(t *testing.T) {
 		if err != nil {
 			t.Errorf("flows of %+v: %v", s, err)
 			continue
-		}
-		for _, l := range lines {
-			if !strings.HasSuffix(l, " "+verdict+" OK") || !strings.Contains(l, " 6 ") {
-				t.Errorf("%+v: line %q", s, l)
-			}
 		}
 		// A connection that is refused is one packet; one that is made and
 		// closed takes at least two in each direction.
