@@ -155,6 +155,8 @@ func (x *violation) judge(style wire.Style, err error) string {
 		}
 	case wire.StyleQuery:
 		wantCode = "ValidationError"
+	case wire.StyleSSM:
+		wantCode = "ValidationException"
 	}
 	if style != wire.StyleECR && style != wire.StyleEC2 && count != "" {
 		wantText = "'" + strings.Join(bean, ".") + "' failed to satisfy constraint: " + wantText
