@@ -48,7 +48,6 @@ var rules = []struct {
 	{"store/state", []string{"store", "store/state/query", "aws/..."}},
 	{"store/state/cron", nil},
 	{"store/state/query", nil},
-	{"store/state/cron", nil},
 
 	// WHAT. Services meet in the store alone; ECR is the face of the registry.
 	{"service", []string{"auth/...", "aws/wire", "store/...", "service/throttle"}},
